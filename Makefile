@@ -1,0 +1,70 @@
+# What a machine needs beforehand: Debian, Rust, Python 3 and git. Each target provides the rest
+# itself (see scripts/peers.sh) or says which command does.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PEERS := scripts/peers.sh
+BUF := $(CURDIR)/.peers/venv/bin/buf
+
+.PHONY: help
+help: ## List all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: demo-peers ## Run the whole service once: sync a repository into a real Chroma server, watch it, query it
+	@scripts/demo.sh
+
+.PHONY: demo-peers
+demo-peers: ## Provide what the demo runs: a Chroma server and the MiniLM model
+	@$(PEERS) tools python model
+
+.PHONY: peers
+peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, gRPC clients, buf
+	@$(PEERS) tools python model postgres
+
+.PHONY: test
+test: peers ## Run every test, against the real peers
+	cargo test --locked --workspace
+
+.PHONY: fmt
+fmt: ## Format the sources
+	cargo fmt --all
+
+.PHONY: fmt-check
+fmt-check: ## Fail when a source is not formatted
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: ## Lint the sources; a warning is an error
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc: ## Build the API documentation; a warning is an error
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+.PHONY: lint-proto
+lint-proto: ## Lint proto/ with buf
+	@$(PEERS) python
+	cd proto && $(BUF) lint
+
+.PHONY: migrations-check
+migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and compare the schemas
+	@$(PEERS) tools postgres
+	cargo build --locked --bin chroma-sync
+	scripts/check_migrations.sh "$${CARGO_TARGET_DIR:-target}/debug/chroma-sync"
+
+.PHONY: bench
+bench: peers ## Run the benchmarks
+	cargo bench --locked
+
+.PHONY: release
+release: ## Build the optimised binary, target/release/chroma-sync
+	@$(PEERS) tools
+	cargo build --locked --release
+
+.PHONY: clean-peers
+clean-peers: ## Remove everything that `make peers` provided inside this directory
+	rm -rf .peers

@@ -1,0 +1,21 @@
+//! Schema migrations of chroma-sync, one source for SQLite and PostgreSQL.
+//!
+//! A migration that was released is never edited: a change is a new file, and it must leave the
+//! schema usable by the release before it, since a rolling update runs both for a while. Times are
+//! milliseconds since the Unix epoch in `bigint` columns, because the two databases have no date type
+//! that compares alike.
+
+pub use sea_orm_migration::{MigrationStatus, MigratorTrait};
+use sea_orm_migration::{MigrationTrait, async_trait::async_trait};
+
+mod m20261122_000001_create_tables;
+
+/// Applies and reverts the migrations, in the order of their names.
+pub struct Migrator;
+
+#[async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![Box::new(m20261122_000001_create_tables::Migration)]
+    }
+}

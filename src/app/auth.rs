@@ -1,0 +1,196 @@
+//! Who calls, and what they may do.
+//!
+//! Every use case takes an [`Auth`] value and asks it, so no path can forget the check. The token is
+//! looked up for each call: a revoked key stops at once, on every node that shares the database.
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    config::AuthMode,
+    domain::{
+        api_key::Role,
+        ids::ApiKeyId,
+        names::{DatabaseName, TenantName},
+    },
+    error::{Error, Reason, Result},
+    store::{Scope, Store},
+};
+
+/// Text before the random part of a token, so that secret scanners recognise it.
+const TOKEN_PREFIX: &str = "cs-";
+/// Longest token that is looked up; a longer one is refused unread.
+const MAX_TOKEN_BYTES: usize = 512;
+
+/// A caller whose token was checked.
+#[derive(Debug, Clone)]
+pub struct Auth {
+    tenant: TenantName,
+    role: Role,
+    databases: Option<Vec<DatabaseName>>,
+    key: Option<ApiKeyId>,
+}
+
+impl Auth {
+    /// The owner of `tenant`, with access to all of its databases.
+    pub fn owner(tenant: TenantName) -> Self {
+        Self {
+            tenant,
+            role: Role::Owner,
+            databases: None,
+            key: None,
+        }
+    }
+
+    /// Whose resources the caller sees.
+    pub fn tenant(&self) -> &TenantName {
+        &self.tenant
+    }
+
+    /// The API key the caller used, if any.
+    pub fn key(&self) -> Option<ApiKeyId> {
+        self.key
+    }
+
+    /// What every query of this caller starts from.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            tenant: self.tenant.clone(),
+            databases: self.databases.clone(),
+        }
+    }
+
+    /// Only owners and admins create and delete sources.
+    ///
+    /// # Errors
+    /// ROLE_INSUFFICIENT.
+    pub fn require_administrator(&self, action: &str) -> Result<()> {
+        match self.role {
+            Role::Owner | Role::Admin => Ok(()),
+            Role::Member => Err(Error::new(
+                Reason::RoleInsufficient,
+                format!("only keys with role owner or admin may {action}; this key has role member"),
+            )
+            .with_metadata("role", self.role.as_str())),
+        }
+    }
+
+    /// A key that is bound to databases reaches no other.
+    ///
+    /// # Errors
+    /// DATABASE_FORBIDDEN.
+    pub fn require_database(&self, database: &DatabaseName) -> Result<()> {
+        match &self.databases {
+            Some(allowed) if !allowed.contains(database) => Err(Error::new(
+                Reason::DatabaseForbidden,
+                format!("this key is not bound to database {database}"),
+            )
+            .with_metadata("database_name", database)),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Checks tokens.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    mode: AuthMode,
+    store: Store,
+}
+
+impl Authenticator {
+    /// An authenticator for `mode`; keys are read from `store`.
+    pub fn new(mode: AuthMode, store: Store) -> Self {
+        Self { mode, store }
+    }
+
+    /// Finds out who calls.
+    ///
+    /// # Errors
+    /// TOKEN_MISSING, TOKEN_INVALID, STORE_UNAVAILABLE.
+    pub async fn authenticate(&self, token: Option<&str>) -> Result<Auth> {
+        match self.mode {
+            AuthMode::None => Ok(Auth::owner(TenantName::default_tenant())),
+            AuthMode::Keys => self.find_key(token).await,
+        }
+    }
+
+    async fn find_key(&self, token: Option<&str>) -> Result<Auth> {
+        let token = token.filter(|token| !token.is_empty()).ok_or_else(|| {
+            Error::new(
+                Reason::TokenMissing,
+                "no token was sent; send one made with `chroma-sync keys create` as x-chroma-token",
+            )
+        })?;
+        let invalid = || Error::new(Reason::TokenInvalid, "the token is unknown, revoked or expired");
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(invalid());
+        }
+        let now = self.store.now().await?;
+        let key = self
+            .store
+            .find_api_key(&token_digest(token), now)
+            .await?
+            .ok_or_else(invalid)?;
+        Ok(Auth {
+            tenant: key.tenant,
+            role: key.role,
+            databases: key.databases,
+            key: Some(key.id),
+        })
+    }
+}
+
+/// SHA-256 of a token: the only form in which it is stored and looked up. The lookup goes by an index
+/// over digests, so its timing tells nothing about the token.
+pub fn token_digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+/// A new token: `cs-` and 256 random bits as 64 hexadecimal digits.
+pub fn generate_token() -> String {
+    format!("{TOKEN_PREFIX}{}", hex::encode(rand::random::<[u8; 32]>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(databases: Option<Vec<DatabaseName>>) -> Auth {
+        Auth {
+            tenant: TenantName::default_tenant(),
+            role: Role::Member,
+            databases,
+            key: None,
+        }
+    }
+
+    #[test]
+    fn a_member_may_not_administer() {
+        let error = member(None).require_administrator("create sources").unwrap_err();
+        assert_eq!(error.reason(), Reason::RoleInsufficient);
+        assert!(
+            Auth::owner(TenantName::default_tenant())
+                .require_administrator("create sources")
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_bound_key_reaches_its_databases_alone() {
+        let name = |text: &str| DatabaseName::parse("database_name", text).unwrap();
+        let bound = member(Some(vec![name("mine")]));
+        assert!(bound.require_database(&name("mine")).is_ok());
+        assert_eq!(
+            bound.require_database(&name("other")).unwrap_err().reason(),
+            Reason::DatabaseForbidden
+        );
+        assert!(member(None).require_database(&name("other")).is_ok());
+    }
+
+    #[test]
+    fn tokens_are_long_and_never_repeat() {
+        let (one, two) = (generate_token(), generate_token());
+        assert_eq!(one.len(), 67);
+        assert_ne!(one, two);
+    }
+}

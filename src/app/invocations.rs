@@ -1,0 +1,199 @@
+//! Use cases of invocations.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::{
+    App, Auth,
+    sources::{request_id_reused, source_not_found},
+};
+use crate::{
+    domain::{
+        ids::{InvocationId, SourceId},
+        invocation::{Invocation, InvocationFilter, NewInvocation},
+        page::{Page, PageRequest},
+        source::Source,
+    },
+    error::{Error, FieldViolation, Reason, Result},
+    store::{CancelInvocation, CreateInvocation},
+};
+
+/// The most object keys of one lookup.
+pub const MAX_OBJECT_KEYS: usize = 1_000;
+/// The longest object key in bytes, as S3 has it.
+pub const MAX_OBJECT_KEY_BYTES: usize = 1_024;
+
+impl App {
+    /// Creates an invocation in state pending and wakes a worker. With a `request_id` that was used
+    /// before for the same content, returns the invocation it made then.
+    ///
+    /// # Errors
+    /// SOURCE_NOT_FOUND, COLLECTION_FINISHED, COLLECTION_BUSY, REQUEST_ID_REUSED, CHROMA_UNAVAILABLE,
+    /// INVALID_FIELD when the input does not fit the source's type.
+    pub async fn create_invocation(
+        &self,
+        auth: &Auth,
+        source_id: SourceId,
+        new: NewInvocation,
+        request_id: Option<Uuid>,
+    ) -> Result<Invocation> {
+        let source = self.get_source(auth, source_id).await?;
+        require_fitting_input(&source, &new)?;
+        self.require_collection_open(auth, &source, &new).await?;
+        let collection = new.collection.clone();
+        match self
+            .0
+            .store
+            .create_invocation(auth.tenant(), &source, new, request_id)
+            .await?
+        {
+            CreateInvocation::Created(invocation) => {
+                self.0.changes.changed(invocation.id);
+                self.0.work.wake();
+                Ok(invocation)
+            }
+            CreateInvocation::Repeated(invocation) => Ok(invocation),
+            CreateInvocation::CollectionBusy(id) => Err(Error::new(
+                Reason::CollectionBusy,
+                format!(
+                    "invocation {id} is writing to collection {collection}; wait for its end or take another \
+                     target_collection_name"
+                ),
+            )
+            .with_resource("invocation", id)
+            .with_metadata("invocation_id", id)),
+            CreateInvocation::RequestIdReused => Err(request_id_reused()),
+            CreateInvocation::SourceGone => Err(source_not_found(source_id)),
+        }
+    }
+
+    /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more.
+    async fn require_collection_open(&self, auth: &Auth, source: &Source, new: &NewInvocation) -> Result<()> {
+        let chroma = &self.0.chroma;
+        let found = chroma
+            .find_collection(auth.tenant(), &source.database, &new.collection)
+            .await?;
+        let finished = found.is_some_and(|collection| collection.is_finished());
+        if !finished {
+            return Ok(());
+        }
+        let collection = &new.collection;
+        Err(Error::new(
+            Reason::CollectionFinished,
+            format!(
+                "collection {collection} holds a finished sync (finished_ingest is true); take another \
+                 target_collection_name"
+            ),
+        )
+        .with_resource("collection", collection)
+        .with_metadata("collection_name", collection))
+    }
+
+    /// Returns an invocation.
+    ///
+    /// # Errors
+    /// INVOCATION_NOT_FOUND.
+    pub async fn get_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
+        self.0
+            .store
+            .get_invocation(&auth.scope(), id)
+            .await?
+            .ok_or_else(|| invocation_not_found(id))
+    }
+
+    /// Lists invocations.
+    ///
+    /// # Errors
+    /// INVALID_FIELD when both source and database are given, SOURCE_NOT_FOUND, DATABASE_FORBIDDEN.
+    pub async fn list_invocations(
+        &self,
+        auth: &Auth,
+        filter: &InvocationFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Invocation>> {
+        if filter.source_id.is_some() && filter.database.is_some() {
+            let problem = "cannot be given together with source_id";
+            return Err(FieldViolation::new("database_name", problem).into());
+        }
+        if let Some(database) = &filter.database {
+            auth.require_database(database)?;
+        }
+        if let Some(id) = filter.source_id {
+            self.get_source(auth, id).await?;
+        }
+        Ok(self.0.store.list_invocations(&auth.scope(), filter, page).await?)
+    }
+
+    /// Cancels an invocation that is pending.
+    ///
+    /// # Errors
+    /// INVOCATION_NOT_FOUND, INVOCATION_NOT_CANCELABLE.
+    pub async fn cancel_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
+        match self.0.store.cancel_invocation(&auth.scope(), id).await? {
+            CancelInvocation::Cancelled(invocation) => {
+                self.0.changes.changed(id);
+                Ok(invocation)
+            }
+            CancelInvocation::NotCancelable(state) => Err(Error::new(
+                Reason::InvocationNotCancelable,
+                format!(
+                    "invocation {id} is {}; only a pending invocation can be cancelled",
+                    state.as_str()
+                ),
+            )
+            .with_resource("invocation", id)
+            .with_metadata("state", state.as_str())),
+            CancelInvocation::NotFound => Err(invocation_not_found(id)),
+        }
+    }
+
+    /// The newest invocation for each object key; a key without one is absent.
+    ///
+    /// # Errors
+    /// SOURCE_NOT_FOUND; INVALID_FIELD for too many or too long keys.
+    pub async fn latest_invocations(
+        &self,
+        auth: &Auth,
+        source_id: SourceId,
+        object_keys: &[String],
+    ) -> Result<HashMap<String, Invocation>> {
+        if object_keys.len() > MAX_OBJECT_KEYS {
+            let problem = format!(
+                "must have at most {MAX_OBJECT_KEYS} keys, has {}",
+                object_keys.len()
+            );
+            return Err(FieldViolation::new("object_keys", problem).into());
+        }
+        if let Some(index) = object_keys
+            .iter()
+            .position(|key| key.len() > MAX_OBJECT_KEY_BYTES)
+        {
+            let problem = format!("must have at most {MAX_OBJECT_KEY_BYTES} bytes");
+            return Err(FieldViolation::new(format!("object_keys[{index}]"), problem).into());
+        }
+        if let Some(index) = object_keys.iter().position(|key| key.contains('\0')) {
+            let problem = "must not contain a NUL character";
+            return Err(FieldViolation::new(format!("object_keys[{index}]"), problem).into());
+        }
+        self.get_source(auth, source_id).await?;
+        Ok(self
+            .0
+            .store
+            .latest_invocations_by_keys(&auth.scope(), source_id, object_keys)
+            .await?)
+    }
+}
+
+fn require_fitting_input(source: &Source, new: &NewInvocation) -> Result<()> {
+    let (expected, given) = (source.settings.source_type(), new.input.source_type());
+    if expected == given {
+        return Ok(());
+    }
+    let problem = format!("does not fit a source of type {}", expected.as_str());
+    Err(FieldViolation::new(given.as_str(), problem).into())
+}
+
+pub(super) fn invocation_not_found(id: InvocationId) -> Error {
+    Error::not_found(Reason::InvocationNotFound, "invocation", id).with_metadata("invocation_id", id)
+}

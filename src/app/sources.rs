@@ -1,0 +1,113 @@
+//! Use cases of sources.
+
+use uuid::Uuid;
+
+use super::{App, Auth};
+use crate::{
+    domain::{
+        ids::SourceId,
+        page::{Page, PageRequest},
+        source::{NewSource, Source, SourceFilter, SourceSettings},
+    },
+    error::{Error, Reason, Result},
+    store::CreateSource,
+};
+
+impl App {
+    /// Creates a source. With a `request_id` that was used before for the same content, returns the
+    /// source it made then.
+    ///
+    /// # Errors
+    /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND, SOURCE_EXISTS,
+    /// REQUEST_ID_REUSED, CHROMA_UNAVAILABLE.
+    pub async fn create_source(
+        &self,
+        auth: &Auth,
+        source: NewSource,
+        request_id: Option<Uuid>,
+    ) -> Result<Source> {
+        auth.require_administrator("create sources")?;
+        auth.require_database(&source.database)?;
+        require_app_registered(&source.settings)?;
+        self.require_database_exists(auth.tenant(), &source.database)
+            .await?;
+        match self
+            .0
+            .store
+            .create_source(auth.tenant(), source, request_id)
+            .await?
+        {
+            CreateSource::Created(source) | CreateSource::Repeated(source) => Ok(source),
+            CreateSource::Exists(id) => Err(Error::new(
+                Reason::SourceExists,
+                format!("source {id} has exactly these settings; use it, or change a setting"),
+            )
+            .with_resource("source", id)
+            .with_metadata("source_id", id)),
+            CreateSource::RequestIdReused => Err(request_id_reused()),
+        }
+    }
+
+    /// Returns a source.
+    ///
+    /// # Errors
+    /// SOURCE_NOT_FOUND.
+    pub async fn get_source(&self, auth: &Auth, id: SourceId) -> Result<Source> {
+        self.0
+            .store
+            .get_source(&auth.scope(), id)
+            .await?
+            .ok_or_else(|| source_not_found(id))
+    }
+
+    /// Lists sources.
+    ///
+    /// # Errors
+    /// DATABASE_FORBIDDEN when the filter names a database the key is not bound to.
+    pub async fn list_sources(
+        &self,
+        auth: &Auth,
+        filter: &SourceFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Source>> {
+        if let Some(database) = &filter.database {
+            auth.require_database(database)?;
+        }
+        Ok(self.0.store.list_sources(&auth.scope(), filter, page).await?)
+    }
+
+    /// Deletes a source; its invocations go on.
+    ///
+    /// # Errors
+    /// ROLE_INSUFFICIENT, SOURCE_NOT_FOUND.
+    pub async fn delete_source(&self, auth: &Auth, id: SourceId) -> Result<()> {
+        auth.require_administrator("delete sources")?;
+        if self.0.store.delete_source(&auth.scope(), id).await? {
+            Ok(())
+        } else {
+            Err(source_not_found(id))
+        }
+    }
+}
+
+/// No GitHub App can be registered with this version, so any `app_id` is one that is not registered.
+fn require_app_registered(settings: &SourceSettings) -> Result<()> {
+    match settings {
+        SourceSettings::Github(github) => match &github.app_id {
+            Some(app_id) => Err(Error::not_found(Reason::GithubAppNotFound, "github_app", app_id)
+                .with_metadata("app_id", app_id)),
+            None => Ok(()),
+        },
+    }
+}
+
+pub(super) fn source_not_found(id: SourceId) -> Error {
+    Error::not_found(Reason::SourceNotFound, "source", id).with_metadata("source_id", id)
+}
+
+pub(super) fn request_id_reused() -> Error {
+    Error::new(
+        Reason::RequestIdReused,
+        "request_id was used before with another request; use a new UUID for a new request",
+    )
+}

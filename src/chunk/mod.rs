@@ -1,0 +1,177 @@
+//! Cuts a document's text into chunks that an embedding model can read.
+//!
+//! Code is cut where its syntax allows ([`syntax`]), Markdown at its headings and blocks
+//! ([`markdown`]), everything else by lines ([`lines`]). A strategy only proposes places to cut;
+//! [`pack`] alone decides, so these rules hold for all of them, whatever the text:
+//!
+//! 1. Chunks are in order, do not overlap and have at most `max_size_bytes` bytes (and `max_lines`
+//!    lines, where lines are asked for).
+//! 2. A chunk is made of whole lines. The line feed between two chunks belongs to neither. Only a line
+//!    that is itself longer than the limit is split, at character boundaries; each of its pieces is a
+//!    chunk of its own, and all but the first have `start_col > 0`.
+//! 3. White space alone (Unicode `White_Space`) is never a chunk, and a document of nothing else has none.
+//!    White space between two texts stays, as far as it fits, with the chunk before it; what is left
+//!    goes to the chunk after it if that has room for all of it and its own first line (of a split line: its
+//!    first character). White space at the end of the document belongs to its last line. What
+//!    finds no room this way is left out, and the lines and columns still tell where it was.
+//! 4. [`join`] therefore gives the text back, byte for byte if no white space was left out.
+//! 5. Equal input gives equal chunks: nothing depends on time, load or what was chunked before.
+//! 6. Time and memory are bounded by the text's length: no recursion over its structure, and a parse that
+//!    costs too much is given up for lines by counting its steps (see [`syntax`]).
+//!
+//! Absent on purpose: overlap between chunks (it would break rule 4 and pay for the same text twice),
+//! trimming, and errors. A text can always be chunked; what cannot be parsed is cut by lines.
+
+pub mod languages;
+mod lines;
+mod markdown;
+mod pack;
+mod scanner_guard;
+mod syntax;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use self::languages::Language;
+pub use self::syntax::MAX_PARSE_BYTES;
+use crate::domain::chunking::Chunking;
+
+/// A chunker for one worker thread. It keeps a parser, so that a document costs no set-up.
+#[derive(Default)]
+pub struct Chunker {
+    syntax: syntax::SyntaxParser,
+}
+
+/// A document cut into chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkedDocument {
+    /// How the text was cut in the end, after any fallback.
+    pub strategy: ChunkStrategy,
+    /// The language that the document's name says, see [`languages`]; whether or not it was parsed.
+    pub language: Option<&'static str>,
+    /// The chunks in the order of the text. Empty if the text is white space alone.
+    pub chunks: Vec<Chunk>,
+}
+
+/// How a document was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChunkStrategy {
+    /// By the syntax of its language.
+    TreeSitter,
+    /// By the headings and blocks of Markdown.
+    Markdown,
+    /// By lines.
+    Lines,
+}
+
+impl ChunkStrategy {
+    /// The name in a record's metadata.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TreeSitter => "tree_sitter",
+            Self::Markdown => "markdown",
+            Self::Lines => "lines",
+        }
+    }
+}
+
+/// A piece of a document's text.
+///
+/// Lines are separated by `"\n"`; a `"\r"` before it is part of the line. The line feed that ends the
+/// document belongs to the line it ends, so a text of two lines ends on line 2 with or without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// Bytes of the text. Both ends are character boundaries.
+    pub range: Range<usize>,
+    /// Line of the first byte, from 1.
+    pub start_line: u32,
+    /// Line on which the chunk ends, from 1, inclusive.
+    pub end_line: u32,
+    /// Bytes of `start_line` that precede the chunk. 0 unless a line was split or white space left out.
+    pub start_col: u32,
+    /// Bytes of `end_line` up to the chunk's end, its line feed included if the chunk has it.
+    pub end_col: u32,
+}
+
+impl Chunker {
+    /// A chunker whose parser is not set to any language yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cuts `text`. Its language comes from `document_key` (a path, URL or file name); a C header is told from a
+    /// C++ one by its text.
+    pub fn chunk(&mut self, document_key: &str, text: &str, chunking: &Chunking) -> ChunkedDocument {
+        let language = Language::of_document(document_key, text);
+        let (strategy, chunks) = match *chunking {
+            Chunking::Lines {
+                max_lines,
+                max_size_bytes,
+            } => (
+                ChunkStrategy::Lines,
+                lines::chunks(text, max_lines, max_size_bytes),
+            ),
+            Chunking::TreeSitter { max_size_bytes } => self.chunk_by_syntax(language, text, max_size_bytes),
+        };
+        ChunkedDocument {
+            strategy,
+            language: language.map(Language::name),
+            chunks,
+        }
+    }
+
+    fn chunk_by_syntax(
+        &mut self,
+        language: Option<Language>,
+        text: &str,
+        max_size_bytes: u32,
+    ) -> (ChunkStrategy, Vec<Chunk>) {
+        let limits = pack::Limits::bytes(max_size_bytes);
+        let proposed = match language {
+            None => None,
+            Some(_) if text.len() > MAX_PARSE_BYTES => None,
+            Some(Language::Markdown) => Some((ChunkStrategy::Markdown, markdown::cuts(text))),
+            Some(language) => self
+                .syntax
+                .cuts(language, text, limits.max_bytes)
+                .map(|cuts| (ChunkStrategy::TreeSitter, cuts)),
+        };
+        match proposed {
+            Some((strategy, cuts)) => (strategy, pack::pack(text, limits, &cuts)),
+            None => {
+                let max_lines = crate::domain::chunking::DEFAULT_LINES;
+                (
+                    ChunkStrategy::Lines,
+                    lines::chunks(text, max_lines, max_size_bytes),
+                )
+            }
+        }
+    }
+}
+
+/// Puts a document back together from its chunks and their texts, in order.
+///
+/// Each text is placed at the line and column its chunk gives: one `"\n"` for every line passed, and a space for
+/// every byte of a line that no chunk has. The result is the document itself unless white space was left
+/// out; then every other byte is still on its line and in its column.
+pub fn join<'a>(chunks: impl IntoIterator<Item = (&'a Chunk, &'a str)>) -> String {
+    let mut document = String::new();
+    let (mut line, mut col) = (1, 0);
+    for (chunk, text) in chunks {
+        while line < chunk.start_line {
+            document.push('\n');
+            (line, col) = (line + 1, 0);
+        }
+        while col < chunk.start_col {
+            document.push(' ');
+            col += 1;
+        }
+        document.push_str(text);
+        (line, col) = (chunk.end_line, chunk.end_col);
+    }
+    document
+}

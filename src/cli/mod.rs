@@ -1,0 +1,90 @@
+//! The command line: one file a subcommand.
+//!
+//! Answers go to standard output, everything else to standard error. `anyhow` is used here and
+//! nowhere below: what reaches this layer is for a person to read.
+
+mod keys;
+mod migrate;
+mod output;
+mod remote;
+mod search;
+mod serve;
+mod sync;
+mod watch;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::{config::Config, telemetry};
+
+/// Self-hosted Chroma Sync: turns git repositories into ready-to-query Chroma collections.
+#[derive(Debug, Parser)]
+#[command(name = "chroma-sync", version, about)]
+struct Arguments {
+    /// Configuration file; every option is documented in config/default.toml.
+    #[arg(long, global = true, value_name = "FILE", env = "CHROMA_SYNC_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve gRPC, gRPC-Web and REST on one port, work on invocations, or both.
+    Serve(serve::Arguments),
+    /// Apply, revert or show the migrations of the service's database.
+    Migrate(migrate::Arguments),
+    /// Create, list and revoke API keys.
+    Keys(keys::Arguments),
+    /// Sync a repository into a collection and follow it to its end.
+    Sync(sync::Arguments),
+    /// Follow an invocation to its end.
+    Watch(watch::Arguments),
+    /// Ask a collection in words.
+    Search(search::Arguments),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let flags = match &arguments.command {
+        Command::Serve(serve) => serve.flags(),
+        Command::Migrate(_)
+        | Command::Keys(_)
+        | Command::Sync(_)
+        | Command::Watch(_)
+        | Command::Search(_) => Vec::new(),
+    };
+    let config = Config::load(arguments.config.as_deref(), std::env::vars(), &flags)?;
+    telemetry::start(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let code = runtime.block_on(async {
+        match arguments.command {
+            Command::Serve(arguments) => serve::run(arguments, config).await,
+            Command::Migrate(arguments) => migrate::run(arguments, &config).await,
+            Command::Keys(arguments) => keys::run(arguments, &config).await,
+            Command::Sync(arguments) => sync::run(arguments).await,
+            Command::Watch(arguments) => watch::run(arguments).await,
+            Command::Search(arguments) => search::run(arguments, &config).await,
+        }
+    })?;
+    // A blocking fetch that is being stopped must not hold the process back.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    Ok(code)
+}

@@ -1,0 +1,228 @@
+//! The sections of the configuration. Meanings and defaults are in `config/default.toml`.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{Config, ConfigError, Secret};
+
+/// `[server]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    pub max_concurrent_requests: usize,
+    pub request_timeout_seconds: u64,
+    pub drain_seconds: u64,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct StoreConfig {
+    pub url: Secret,
+    pub max_connections: u32,
+    pub migrate_on_start: bool,
+}
+
+/// `[chroma]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ChromaConfig {
+    pub url: Url,
+    pub token: Secret,
+    pub timeout_seconds: u64,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMode {
+    /// Tokens made with `keys create`.
+    Keys,
+    /// Everybody, on a loopback address alone.
+    None,
+}
+
+/// `[auth]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct AuthConfig {
+    pub mode: AuthMode,
+}
+
+/// `[github]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct GithubConfig {
+    pub git_url: Url,
+    pub token: Secret,
+    pub max_file_bytes: u64,
+    pub max_repository_bytes: u64,
+    pub fetch_timeout_seconds: u64,
+}
+
+/// `[models]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ModelsConfig {
+    pub dir: PathBuf,
+}
+
+/// `[embedding]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct EmbeddingConfig {
+    pub default_model: String,
+    pub models: Vec<String>,
+    pub threads: usize,
+}
+
+/// `[worker]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WorkerConfig {
+    pub concurrency: usize,
+    pub max_concurrency_per_tenant: u32,
+    pub lease_seconds: u64,
+    pub poll_seconds: u64,
+    pub max_failed_attempts: u32,
+    pub backoff_seconds: u64,
+    pub max_backoff_seconds: u64,
+    pub directory: PathBuf,
+    pub stage_buffer_bytes: usize,
+}
+
+impl WorkerConfig {
+    /// How long a claim holds without renewal.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds)
+    }
+}
+
+/// `[watch]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WatchConfig {
+    pub heartbeat_seconds: u64,
+    pub poll_milliseconds: u64,
+    pub max_streams: usize,
+}
+
+/// `[egress]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct EgressConfig {
+    pub allow: Vec<String>,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct LogConfig {
+    pub filter: String,
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// Checks what types cannot: ranges and combinations.
+    ///
+    /// # Errors
+    /// Names the option and says what to do.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let refuse = |option, problem: &str| {
+            Err(ConfigError::Refused {
+                option,
+                problem: problem.to_owned(),
+            })
+        };
+        let positive = [
+            ("server.max_request_bytes", self.server.max_request_bytes as u64),
+            (
+                "server.max_concurrent_streams",
+                u64::from(self.server.max_concurrent_streams),
+            ),
+            (
+                "server.max_concurrent_requests",
+                self.server.max_concurrent_requests as u64,
+            ),
+            (
+                "server.request_timeout_seconds",
+                self.server.request_timeout_seconds,
+            ),
+            ("store.max_connections", u64::from(self.store.max_connections)),
+            ("chroma.timeout_seconds", self.chroma.timeout_seconds),
+            ("github.max_file_bytes", self.github.max_file_bytes),
+            ("github.max_repository_bytes", self.github.max_repository_bytes),
+            ("github.fetch_timeout_seconds", self.github.fetch_timeout_seconds),
+            ("worker.concurrency", self.worker.concurrency as u64),
+            (
+                "worker.max_concurrency_per_tenant",
+                u64::from(self.worker.max_concurrency_per_tenant),
+            ),
+            ("worker.lease_seconds", self.worker.lease_seconds),
+            ("worker.poll_seconds", self.worker.poll_seconds),
+            (
+                "worker.max_failed_attempts",
+                u64::from(self.worker.max_failed_attempts),
+            ),
+            ("worker.backoff_seconds", self.worker.backoff_seconds),
+            ("worker.stage_buffer_bytes", self.worker.stage_buffer_bytes as u64),
+            ("watch.heartbeat_seconds", self.watch.heartbeat_seconds),
+            ("watch.poll_milliseconds", self.watch.poll_milliseconds),
+            ("watch.max_streams", self.watch.max_streams as u64),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                return refuse(option, "must be at least 1");
+            }
+        }
+        if self.auth.mode == AuthMode::None && !self.server.listen.ip().is_loopback() {
+            return refuse(
+                "auth.mode",
+                "\"none\" gives every caller all rights, so server.listen must be a loopback address; \
+                 use mode \"keys\" to listen elsewhere",
+            );
+        }
+        if !matches!(self.github.git_url.scheme(), "http" | "https" | "file") {
+            return refuse("github.git_url", "must be an http://, https:// or file:// URL");
+        }
+        if !matches!(self.chroma.url.scheme(), "http" | "https") {
+            return refuse("chroma.url", "must be an http:// or https:// URL");
+        }
+        if !self.embedding.models.contains(&self.embedding.default_model) {
+            return refuse("embedding.default_model", "must be one of embedding.models");
+        }
+        if self.worker.max_backoff_seconds < self.worker.backoff_seconds {
+            return refuse(
+                "worker.max_backoff_seconds",
+                "must not be less than worker.backoff_seconds",
+            );
+        }
+        Ok(())
+    }
+}

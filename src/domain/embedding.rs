@@ -1,0 +1,106 @@
+//! Which model turns a source's chunks into vectors.
+
+use crate::error::FieldViolation;
+
+/// Chroma's own default model: 384 dimensions, 256 tokens, fast on a CPU.
+pub const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
+/// The model that Chroma Sync documents as its default.
+pub const QWEN3: &str = "Qwen/Qwen3-Embedding-0.6B";
+
+/// How the caller wrote `embedding_model`, since the documented API echoes it in the same form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelForm {
+    /// A plain string, as in the older documentation.
+    String,
+    /// `{"model": ...}`, null or absent.
+    #[default]
+    Object,
+}
+
+/// Embedding settings of a source, checked against what the server serves.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Embedding {
+    /// Dense model, as `owner/name`.
+    pub model: String,
+    /// How `embedding_model` is echoed over REST. Not part of the source's identity.
+    #[serde(default)]
+    pub model_form: ModelForm,
+}
+
+/// What a server knows of a model it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelDescription {
+    /// Name as `owner/name`.
+    pub name: String,
+    /// Length of a vector.
+    pub dimensions: u32,
+    /// The most tokens of a text that the model reads; the rest is cut off.
+    pub max_tokens: u32,
+}
+
+/// The models a server serves.
+#[derive(Debug, Clone, Default)]
+pub struct ModelCatalog {
+    models: Vec<ModelDescription>,
+    default_model: String,
+}
+
+impl ModelCatalog {
+    /// A catalog of `models`; `default_model` is what a source gets that names none.
+    pub fn new(models: Vec<ModelDescription>, default_model: String) -> Self {
+        Self {
+            models,
+            default_model,
+        }
+    }
+
+    /// The description of `name`, or of the default model.
+    ///
+    /// # Errors
+    /// The violation of `field` lists the models that are served.
+    pub fn resolve(&self, field: &str, name: Option<&str>) -> Result<&ModelDescription, FieldViolation> {
+        let wanted = name.unwrap_or(&self.default_model);
+        self.models
+            .iter()
+            .find(|model| model.name == wanted)
+            .ok_or_else(|| {
+                let served: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
+                FieldViolation::new(
+                    field,
+                    format!(
+                        "model {wanted:?} is not served here; this server serves: {}",
+                        served.join(", ")
+                    ),
+                )
+            })
+    }
+
+    /// The models served.
+    pub fn models(&self) -> &[ModelDescription] {
+        &self.models
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_model_is_refused_with_the_list_of_those_served() {
+        let model = ModelDescription {
+            name: MINILM.to_owned(),
+            dimensions: 384,
+            max_tokens: 256,
+        };
+        let catalog = ModelCatalog::new(vec![model], MINILM.to_owned());
+        assert_eq!(catalog.resolve("embedding_model", None).unwrap().dimensions, 384);
+        let violation = catalog.resolve("embedding_model", Some("a/b")).unwrap_err();
+        assert_eq!(violation.field, "embedding_model");
+        assert!(
+            violation.description.contains(MINILM),
+            "{}",
+            violation.description
+        );
+    }
+}

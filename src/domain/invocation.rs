@@ -1,0 +1,450 @@
+//! Invocations: runs of a source into one collection, and the states they pass through.
+//!
+//! `pending -> processing -> complete | failed`, `pending -> cancelled`; a retry stays `processing`
+//! and nothing moves back. The state carries its own data, so a complete invocation without a finish
+//! time cannot exist. `revision` counts the state changes, from 1 at creation.
+
+use super::{
+    chunking::Chunking,
+    embedding::Embedding,
+    ids::{InvocationId, SourceId},
+    names::{CollectionName, DatabaseName, TenantName},
+    source::{SourceSettings, SourceType},
+    time::Timestamp,
+};
+use crate::error::FieldViolation;
+
+/// Names of the states, without their data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateName {
+    /// Waits for a worker.
+    Pending,
+    /// A worker has it, or will try again.
+    Processing,
+    /// Everything is in the collection.
+    Complete,
+    /// Ended with a failure.
+    Failed,
+    /// Was cancelled before a worker took it.
+    Cancelled,
+}
+
+impl StateName {
+    /// Every state.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Processing,
+        Self::Complete,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The name in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// The state with this name; the violation names `field`.
+    pub fn parse(field: &str, name: &str) -> Result<Self, FieldViolation> {
+        Self::ALL
+            .into_iter()
+            .find(|known| known.as_str() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = Self::ALL.iter().map(|known| known.as_str()).collect();
+                FieldViolation::new(field, format!("must be one of {}, is {name:?}", names.join(", ")))
+            })
+    }
+
+    /// The states from which this one may be entered. SQL transitions repeat them in their WHERE.
+    pub const fn legal_predecessors(self) -> &'static [Self] {
+        match self {
+            Self::Pending => &[],
+            Self::Processing | Self::Cancelled => &[Self::Pending],
+            Self::Complete | Self::Failed => &[Self::Processing],
+        }
+    }
+
+    /// Whether nothing follows this state.
+    pub const fn is_terminal(self) -> bool {
+        match self {
+            Self::Pending | Self::Processing => false,
+            Self::Complete | Self::Failed | Self::Cancelled => true,
+        }
+    }
+}
+
+/// Why an invocation failed, in words for its owner.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    /// Stable identifier, UPPER_SNAKE_CASE, listed in `docs/errors.md`.
+    pub reason: String,
+    /// What happened and what to do about it.
+    pub message: String,
+}
+
+/// The state of an invocation with the data that belongs to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Waits for a worker.
+    Pending,
+    /// A worker has it, or will try again.
+    Processing {
+        /// When the first attempt began.
+        start_time: Timestamp,
+    },
+    /// Everything is in the collection.
+    Complete {
+        /// When the first attempt began.
+        start_time: Timestamp,
+        /// When it ended.
+        finish_time: Timestamp,
+    },
+    /// Ended with a failure.
+    Failed {
+        /// When the first attempt began.
+        start_time: Timestamp,
+        /// When it ended.
+        finish_time: Timestamp,
+        /// Why.
+        failure: Failure,
+    },
+    /// Was cancelled before a worker took it.
+    Cancelled {
+        /// When it was cancelled.
+        finish_time: Timestamp,
+    },
+}
+
+impl State {
+    /// The state's name.
+    pub const fn name(&self) -> StateName {
+        match self {
+            Self::Pending => StateName::Pending,
+            Self::Processing { .. } => StateName::Processing,
+            Self::Complete { .. } => StateName::Complete,
+            Self::Failed { .. } => StateName::Failed,
+            Self::Cancelled { .. } => StateName::Cancelled,
+        }
+    }
+
+    /// When the first attempt began.
+    pub const fn start_time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Pending | Self::Cancelled { .. } => None,
+            Self::Processing { start_time }
+            | Self::Complete { start_time, .. }
+            | Self::Failed { start_time, .. } => Some(*start_time),
+        }
+    }
+
+    /// When it ended.
+    pub const fn finish_time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Pending | Self::Processing { .. } => None,
+            Self::Complete { finish_time, .. }
+            | Self::Failed { finish_time, .. }
+            | Self::Cancelled { finish_time } => Some(*finish_time),
+        }
+    }
+}
+
+/// Git's name for the tip of the default branch.
+pub const DEFAULT_BRANCH: &str = "HEAD";
+
+/// Which commit of a repository an invocation syncs.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitReference {
+    /// The tip of a branch (or a tag of that name, when no branch has it).
+    Branch(String),
+    /// This very commit.
+    Sha(String),
+}
+
+impl GitReference {
+    /// A branch name as git allows it, 1 to 255 bytes; the violation names `field`.
+    pub fn branch(field: &str, name: &str) -> Result<Self, FieldViolation> {
+        let forbidden =
+            |c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
+        let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
+        let wrong = name.is_empty()
+            || name.len() > 255
+            || name.chars().any(forbidden)
+            || name.contains("..")
+            || name.contains("@{")
+            || name == "@"
+            || name.starts_with('-')
+            || name.ends_with('.')
+            || name.split('/').any(bad_part);
+        if wrong {
+            return Err(FieldViolation::new(
+                field,
+                "must be a branch name as git allows it (git check-ref-format), 1 to 255 bytes",
+            ));
+        }
+        Ok(Self::Branch(name.to_owned()))
+    }
+
+    /// A branch name, or `HEAD`, git's own name for the tip of the default branch, which is `None`.
+    pub fn branch_or_default(field: &str, name: &str) -> Result<Option<Self>, FieldViolation> {
+        if name == DEFAULT_BRANCH {
+            return Ok(None);
+        }
+        Self::branch(field, name).map(Some)
+    }
+
+    /// A full commit id: 40 hexadecimal digits; the violation names `field`.
+    pub fn sha(field: &str, sha: &str) -> Result<Self, FieldViolation> {
+        if sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(Self::Sha(sha.to_ascii_lowercase()));
+        }
+        Err(FieldViolation::new(
+            field,
+            "must be a full commit id of 40 hexadecimal digits",
+        ))
+    }
+}
+
+/// What one invocation syncs, by the type of its source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InvocationInput {
+    /// A git repository.
+    Github {
+        /// Which commit; none means the default branch.
+        reference: Option<GitReference>,
+    },
+}
+
+impl InvocationInput {
+    /// The type of the source this belongs to.
+    pub fn source_type(&self) -> SourceType {
+        match self {
+            Self::Github { .. } => SourceType::Github,
+        }
+    }
+}
+
+/// What a caller asks for when creating an invocation; everything is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewInvocation {
+    /// Where the records go.
+    pub collection: CollectionName,
+    /// What is synced.
+    pub input: InvocationInput,
+}
+
+/// What an attempt is doing now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Not started.
+    #[default]
+    Queued,
+    /// Fetches and lists the documents.
+    Fetching,
+    /// Chunks, embeds and indexes them.
+    Indexing,
+    /// Deletes what is gone and marks the collection.
+    Finishing,
+    /// Waits before the next attempt; `wait` says until when and for what.
+    Waiting,
+    /// Ended.
+    Done,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Fetching,
+        Self::Indexing,
+        Self::Finishing,
+        Self::Waiting,
+        Self::Done,
+    ];
+
+    /// The name in SQL and JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Fetching => "fetching",
+            Self::Indexing => "indexing",
+            Self::Finishing => "finishing",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+        }
+    }
+
+    /// The phase with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == name)
+    }
+}
+
+/// Why and until when an invocation waits.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Wait {
+    /// When the next attempt may begin.
+    pub until: Timestamp,
+    /// What is waited for, in words.
+    pub cause: String,
+}
+
+/// Counts of what an invocation has done so far. Documents that ended add up to `discovered`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct Statistics {
+    /// Documents found at the source, and those found gone from it.
+    pub documents_discovered: u64,
+    /// Documents whose records are in the collection.
+    pub documents_indexed: u64,
+    /// Documents whose version was in the collection already.
+    pub documents_unchanged: u64,
+    /// Documents gone from the source, deleted from the collection.
+    pub documents_removed: u64,
+    /// Documents left out by a rule.
+    pub documents_skipped: u64,
+    /// Documents that could not be processed.
+    pub documents_failed: u64,
+    /// Records written.
+    pub chunks_indexed: u64,
+    /// Bytes of text in those records.
+    pub bytes_indexed: u64,
+    /// Tokens the model read.
+    pub tokens_embedded: u64,
+    /// Chunks of which the model read only the beginning.
+    pub chunks_truncated: u64,
+    /// Milliseconds of work in the fetch stage.
+    pub fetch_ms: u64,
+    /// Milliseconds of work in the chunk stage.
+    pub chunk_ms: u64,
+    /// Milliseconds of work in the embed stage.
+    pub embed_ms: u64,
+    /// Milliseconds of work in the index stage.
+    pub index_ms: u64,
+}
+
+impl Statistics {
+    /// Documents of which the end is known.
+    pub fn documents_done(&self) -> u64 {
+        self.documents_indexed
+            + self.documents_unchanged
+            + self.documents_removed
+            + self.documents_skipped
+            + self.documents_failed
+    }
+}
+
+/// How far an invocation has come. Changes often and never counts as a state change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// What the attempt is doing.
+    pub phase: Phase,
+    /// Set while `phase` is waiting.
+    pub wait: Option<Wait>,
+    /// Counts.
+    pub statistics: Statistics,
+}
+
+/// A stored invocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// Its id.
+    pub id: InvocationId,
+    /// Whose it is.
+    pub tenant: TenantName,
+    /// The source it runs; none once the source was deleted.
+    pub source_id: Option<SourceId>,
+    /// Database it writes to.
+    pub database: DatabaseName,
+    /// Collection it writes to.
+    pub collection: CollectionName,
+    /// What is synced.
+    pub input: InvocationInput,
+    /// The state, with its data.
+    pub state: State,
+    /// Number of state changes so far; 1 is the creation.
+    pub revision: u64,
+    /// Number of progress reports so far; a hint that something changed.
+    pub progress_version: u64,
+    /// How far it has come.
+    pub progress: Progress,
+    /// Which attempt is the current or last one; 0 before the first.
+    pub attempt: u32,
+    /// The commit that the reference led to, once known.
+    pub resolved_commit: Option<String>,
+    /// When it was created.
+    pub create_time: Timestamp,
+}
+
+/// The settings an attempt works with: those of the source when the invocation was created, so
+/// that deleting the source does not disturb it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Settings of the source's type.
+    pub settings: SourceSettings,
+    /// The model.
+    pub embedding: Embedding,
+    /// The chunking.
+    pub chunking: Chunking,
+}
+
+/// Which invocations a listing shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InvocationFilter {
+    /// Only those of this source.
+    pub source_id: Option<SourceId>,
+    /// Only those of this database.
+    pub database: Option<DatabaseName>,
+    /// Only those of sources of this type.
+    pub source_type: Option<SourceType>,
+    /// Only those in this state.
+    pub state: Option<StateName>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_states_are_no_ones_predecessor() {
+        for state in StateName::ALL {
+            for next in StateName::ALL {
+                if next.legal_predecessors().contains(&state) {
+                    assert!(!state.is_terminal(), "{state:?} -> {next:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn branch_names_follow_git() {
+        for good in ["main", "feature/x", "release-1.2", "ünïcode"] {
+            assert!(GitReference::branch("branch", good).is_ok(), "{good}");
+        }
+        for bad in [
+            "", "a..b", "-x", "a b", "a~1", "a:b", "x.lock", "a//b", "/a", "a/", ".a", "a@{1}", "a\u{0}",
+        ] {
+            assert!(GitReference::branch("branch", bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_sha_is_forty_hexadecimal_digits() {
+        let sha = "ABCDEF0123456789abcdef0123456789abcdef01";
+        assert_eq!(
+            GitReference::sha("sha", sha),
+            Ok(GitReference::Sha(sha.to_ascii_lowercase()))
+        );
+        for bad in ["", "abc", &"g".repeat(40), &"a".repeat(41)] {
+            assert!(GitReference::sha("sha", bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What the service is about, as types: sources, invocations, documents, chunks, and their rules.
+//!
+//! Absent on purpose: any input or output, any SQL, any wire format. A value of a type in here is
+//! valid, because the only ways to make one check it; the layers above never check again.
+
+pub mod api_key;
+pub mod chunking;
+pub mod document;
+pub mod embedding;
+pub mod globs;
+pub mod ids;
+pub mod invocation;
+pub mod names;
+pub mod page;
+pub mod source;
+pub mod time;

@@ -1,0 +1,68 @@
+//! Texts in, vectors out: the models that turn chunks and queries into dense embeddings.
+//!
+//! Everything above sees the [`Embedder`] trait alone, so a model may run in this process
+//! ([`LocalEmbedder`]) or elsewhere. [`Embedders`] holds one for each model the server serves, and its
+//! catalog is what sources are checked against.
+//!
+//! Invariants: vectors come in the order of their texts and have length 1; a text's vector depends on the
+//! text, the model and the [`Purpose`] only, not on what else was in the call; an embedder never computes on
+//! a runtime thread and never queues without bound. Absent on purpose: caching and retries, which are the
+//! pipeline's, and downloading of models.
+
+mod bert;
+mod directories;
+mod error;
+mod local;
+mod registry;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::domain::embedding::ModelDescription;
+
+pub use directories::{ModelDirectories, ModelFiles};
+pub use error::{EmbedError, LoadError};
+pub use local::{LocalEmbedder, LocalOptions, Tokens};
+pub use registry::Embedders;
+
+/// The most texts of one call; it bounds the memory that a call can ask for.
+pub const MAX_TEXTS: usize = 8192;
+
+/// Why texts are embedded. Some models want queries and documents written differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// To be found.
+    Document,
+    /// To find documents. Someone waits for the answer, so queries overtake documents.
+    Query,
+}
+
+/// A text as a model sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbeddedText {
+    /// As many floats as the model has dimensions; the sum of their squares is 1.
+    pub vector: Vec<f32>,
+    /// Tokens that the model read, those it adds by itself included.
+    pub tokens: u32,
+    /// Whether the text was longer than the model reads, and its end went unread.
+    pub truncated: bool,
+}
+
+/// A model that is ready to embed.
+pub trait Embedder: Send + Sync + 'static {
+    /// Name and sizes of the model.
+    fn model(&self) -> &ModelDescription;
+
+    /// Embeds `texts`, at most [`MAX_TEXTS`]: one result for each, in order.
+    ///
+    /// Waits while the embedder is busy. Dropping the future gives up the work that has not begun.
+    ///
+    /// # Errors
+    /// If any text fails, all do; [`EmbedError::is_transient`] says whether to try again.
+    fn embed(
+        &self,
+        texts: Vec<Arc<str>>,
+        purpose: Purpose,
+    ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>>;
+}

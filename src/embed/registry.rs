@@ -1,0 +1,121 @@
+//! The models that a server serves, by name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Embedder, LoadError, LocalEmbedder, LocalOptions, ModelDirectories};
+use crate::domain::embedding::ModelDescription;
+
+/// One embedder for each model, found by the model's name.
+#[derive(Clone, Default)]
+pub struct Embedders {
+    embedders: BTreeMap<String, Arc<dyn Embedder>>,
+}
+
+impl Embedders {
+    /// A registry without models; [`insert`](Self::insert) adds them.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loads the models `names` from `directories` to run in this process, each on threads of its own.
+    ///
+    /// Reads files and takes some 0.1 s a model, so call it before the runtime serves, or on a blocking thread.
+    ///
+    /// # Errors
+    /// The first model that is not found or cannot be loaded.
+    pub fn load_local<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        directories: &ModelDirectories,
+        options: LocalOptions,
+    ) -> Result<Self, LoadError> {
+        let mut embedders = Self::new();
+        for name in names {
+            embedders.insert(Arc::new(LocalEmbedder::load(&directories.find(name)?, options)?));
+        }
+        Ok(embedders)
+    }
+
+    /// Adds an embedder under its model's name; it replaces one of the same name.
+    pub fn insert(&mut self, embedder: Arc<dyn Embedder>) {
+        self.embedders.insert(embedder.model().name.clone(), embedder);
+    }
+
+    /// The embedder of the model `name`, if it is served.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Embedder>> {
+        self.embedders.get(name).cloned()
+    }
+
+    /// The models served, by name.
+    pub fn catalog(&self) -> Vec<ModelDescription> {
+        self.embedders
+            .values()
+            .map(|embedder| embedder.model().clone())
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Embedders {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Embedders").field(&self.catalog()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::embed::{EmbedError, EmbeddedText, Purpose};
+
+    struct Constant(ModelDescription);
+
+    impl Embedder for Constant {
+        fn model(&self) -> &ModelDescription {
+            &self.0
+        }
+
+        fn embed(
+            &self,
+            texts: Vec<Arc<str>>,
+            _purpose: Purpose,
+        ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
+            let embedded = EmbeddedText {
+                vector: vec![1.0],
+                tokens: 1,
+                truncated: false,
+            };
+            Box::pin(async move { Ok(vec![embedded; texts.len()]) })
+        }
+    }
+
+    fn description(name: &str, max_tokens: u32) -> ModelDescription {
+        ModelDescription {
+            name: name.to_owned(),
+            dimensions: 1,
+            max_tokens,
+        }
+    }
+
+    #[test]
+    fn models_are_found_by_name_and_listed_in_order() {
+        let mut embedders = Embedders::new();
+        for (name, max_tokens) in [("b/b", 1), ("a/a", 2), ("b/b", 3)] {
+            embedders.insert(Arc::new(Constant(description(name, max_tokens))));
+        }
+        assert_eq!(
+            embedders.catalog(),
+            [description("a/a", 2), description("b/b", 3)]
+        );
+        assert_eq!(embedders.get("b/b").unwrap().model().max_tokens, 3);
+        assert!(embedders.get("c/c").is_none());
+    }
+
+    #[test]
+    fn a_model_that_is_not_there_fails_the_loading() {
+        let options = LocalOptions::default();
+        let error = Embedders::load_local(["a/b"], &ModelDirectories::default(), options).unwrap_err();
+        assert!(matches!(error, LoadError::Missing { .. }), "{error}");
+    }
+}

@@ -1,0 +1,302 @@
+//! Domain values as wire messages.
+
+use std::time::Duration;
+
+use crate::{
+    app::watch::{Update, UpdateKind},
+    domain::{
+        chunking::Chunking,
+        document::{Document, DocumentOutcome},
+        invocation::{
+            GitReference, Invocation, InvocationInput, Phase, Progress, State, StateName, Statistics,
+        },
+        source::{GithubSource, Source, SourceSettings},
+        time::Timestamp,
+    },
+    proto,
+};
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let nanos = i32::try_from(time.0.rem_euclid(1_000) * 1_000_000).unwrap_or_default();
+    prost_types::Timestamp {
+        seconds: time.0.div_euclid(1_000),
+        nanos,
+    }
+}
+
+fn duration(time: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(time.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn small_count(value: u32) -> i32 {
+    i32::try_from(value).unwrap_or(i32::MAX)
+}
+
+impl From<Source> for proto::Source {
+    fn from(source: Source) -> Self {
+        let Source {
+            id,
+            tenant: _,
+            database,
+            settings,
+            embedding,
+            chunking,
+            create_time,
+        } = source;
+        let settings = match settings {
+            SourceSettings::Github(GithubSource {
+                repository,
+                app_id,
+                include_globs,
+            }) => proto::source::Settings::Github(proto::GithubSource {
+                repository: repository.as_str().to_owned(),
+                app_id: app_id.map(|id| id.to_string()),
+                include_globs: include_globs
+                    .map(|globs| globs.patterns().to_vec())
+                    .unwrap_or_default(),
+            }),
+        };
+        Self {
+            id: id.to_string(),
+            database_name: database.to_string(),
+            settings: Some(settings),
+            embedding: Some(proto::Embedding {
+                dense: Some(proto::DenseEmbedding {
+                    model: embedding.model,
+                }),
+            }),
+            chunking: Some(chunking.into()),
+            create_time: Some(timestamp(create_time)),
+        }
+    }
+}
+
+impl From<Chunking> for proto::Chunking {
+    fn from(chunking: Chunking) -> Self {
+        let strategy = match chunking {
+            Chunking::TreeSitter { max_size_bytes } => {
+                let max_size_bytes = Some(max_size_bytes);
+                proto::chunking::Strategy::TreeSitter(proto::TreeSitterChunking { max_size_bytes })
+            }
+            Chunking::Lines {
+                max_lines,
+                max_size_bytes,
+            } => {
+                let (max_lines, max_size_bytes) = (Some(max_lines), Some(max_size_bytes));
+                proto::chunking::Strategy::Lines(proto::LinesChunking {
+                    max_lines,
+                    max_size_bytes,
+                })
+            }
+        };
+        Self {
+            strategy: Some(strategy),
+        }
+    }
+}
+
+impl From<StateName> for proto::invocation::State {
+    fn from(state: StateName) -> Self {
+        match state {
+            StateName::Pending => Self::Pending,
+            StateName::Processing => Self::Processing,
+            StateName::Complete => Self::Complete,
+            StateName::Failed => Self::Failed,
+            StateName::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+impl From<Phase> for proto::invocation::Phase {
+    fn from(phase: Phase) -> Self {
+        match phase {
+            Phase::Queued => Self::Queued,
+            Phase::Fetching => Self::Fetching,
+            Phase::Indexing => Self::Indexing,
+            Phase::Finishing => Self::Finishing,
+            Phase::Waiting => Self::Waiting,
+            Phase::Done => Self::Done,
+        }
+    }
+}
+
+impl From<Statistics> for proto::Statistics {
+    fn from(statistics: Statistics) -> Self {
+        let millis = |value| Some(duration(Duration::from_millis(value)));
+        let Statistics {
+            documents_discovered,
+            documents_indexed,
+            documents_unchanged,
+            documents_removed,
+            documents_skipped,
+            documents_failed,
+            chunks_indexed,
+            bytes_indexed,
+            tokens_embedded,
+            chunks_truncated,
+            fetch_ms,
+            chunk_ms,
+            embed_ms,
+            index_ms,
+        } = statistics;
+        Self {
+            documents_discovered: count(documents_discovered),
+            documents_indexed: count(documents_indexed),
+            documents_unchanged: count(documents_unchanged),
+            documents_removed: count(documents_removed),
+            documents_skipped: count(documents_skipped),
+            documents_failed: count(documents_failed),
+            chunks_indexed: count(chunks_indexed),
+            bytes_indexed: count(bytes_indexed),
+            tokens_embedded: count(tokens_embedded),
+            chunks_truncated: count(chunks_truncated),
+            fetch_duration: millis(fetch_ms),
+            chunk_duration: millis(chunk_ms),
+            embed_duration: millis(embed_ms),
+            index_duration: millis(index_ms),
+        }
+    }
+}
+
+impl From<InvocationInput> for proto::GithubInput {
+    fn from(input: InvocationInput) -> Self {
+        let InvocationInput::Github { reference } = input;
+        let reference = reference.map(|reference| match reference {
+            GitReference::Branch(branch) => proto::github_input::Reference::Branch(branch),
+            GitReference::Sha(sha) => proto::github_input::Reference::Sha(sha),
+        });
+        Self { reference }
+    }
+}
+
+impl From<Invocation> for proto::Invocation {
+    fn from(invocation: Invocation) -> Self {
+        let Invocation {
+            id,
+            tenant: _,
+            source_id,
+            database,
+            collection,
+            input,
+            state,
+            revision,
+            progress_version: _,
+            progress:
+                Progress {
+                    phase,
+                    wait,
+                    statistics,
+                },
+            attempt,
+            resolved_commit,
+            create_time,
+        } = invocation;
+        let (start, finish) = (state.start_time(), state.finish_time());
+        let failure = match &state {
+            State::Failed { failure, .. } => Some(proto::Failure {
+                reason: failure.reason.clone(),
+                message: failure.message.clone(),
+            }),
+            State::Pending | State::Processing { .. } | State::Complete { .. } | State::Cancelled { .. } => {
+                None
+            }
+        };
+        Self {
+            id: id.to_string(),
+            source_id: source_id.map(|id| id.to_string()),
+            state: proto::invocation::State::from(state.name()).into(),
+            revision: count(revision),
+            create_time: Some(timestamp(create_time)),
+            start_time: start.map(timestamp),
+            finish_time: finish.map(timestamp),
+            duration: start
+                .zip(finish)
+                .map(|(start, finish)| duration(finish.since(start))),
+            failure,
+            database_name: database.to_string(),
+            collection_name: collection.to_string(),
+            input: Some(proto::invocation::Input::Github(input.into())),
+            resolved_commit: resolved_commit.unwrap_or_default(),
+            phase: proto::invocation::Phase::from(phase).into(),
+            wait: wait.map(|wait| proto::Wait {
+                until: Some(timestamp(wait.until)),
+                cause: wait.cause,
+            }),
+            statistics: Some(statistics.into()),
+            attempt: small_count(attempt),
+        }
+    }
+}
+
+impl From<Document> for proto::Document {
+    fn from(document: Document) -> Self {
+        use proto::document::Outcome;
+
+        let Document {
+            ordinal: _,
+            document_key,
+            version_key,
+            size_bytes,
+            outcome,
+            chunks,
+        } = document;
+        let (outcome, detail) = match outcome {
+            DocumentOutcome::Discovered => (Outcome::Discovered, String::new()),
+            DocumentOutcome::Indexed => (Outcome::Indexed, String::new()),
+            DocumentOutcome::Unchanged => (Outcome::Unchanged, String::new()),
+            DocumentOutcome::Removed => (Outcome::Removed, String::new()),
+            DocumentOutcome::Skipped(rule) => (Outcome::Skipped, rule.as_str().to_owned()),
+            DocumentOutcome::Failed(reason) => (Outcome::Failed, reason),
+        };
+        Self {
+            document_key,
+            version_key,
+            size_bytes: size_bytes.map(count),
+            outcome: outcome.into(),
+            detail,
+            chunks: small_count(chunks),
+        }
+    }
+}
+
+impl From<Update> for proto::WatchInvocationResponse {
+    fn from(update: Update) -> Self {
+        use proto::watch_invocation_response::Kind;
+
+        let Update {
+            kind,
+            invocation,
+            time,
+        } = update;
+        let kind = match kind {
+            UpdateKind::Snapshot => Kind::Snapshot,
+            UpdateKind::StateChanged => Kind::StateChanged,
+            UpdateKind::Progress => Kind::Progress,
+            UpdateKind::Heartbeat => Kind::Heartbeat,
+        };
+        Self {
+            kind: kind.into(),
+            revision: count(invocation.revision),
+            invocation: Some(invocation.into()),
+            time: Some(timestamp(time)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_the_epoch_have_positive_nanoseconds() {
+        let wire = timestamp(Timestamp(-1));
+        assert_eq!((wire.seconds, wire.nanos), (-1, 999_000_000));
+    }
+}

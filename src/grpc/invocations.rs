@@ -1,0 +1,201 @@
+//! `InvocationService`.
+
+use std::pin::Pin;
+
+use futures::{Stream, StreamExt};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use super::{authenticate, requests, status::from_error};
+use crate::{
+    app::App,
+    domain::{
+        ids::InvocationId,
+        page::{decode_token, encode_token, page_size},
+    },
+    error::{Error, FieldViolation},
+    proto::{self, invocation_service_server::InvocationService},
+    store::DocumentPage,
+};
+
+/// Serves `InvocationService`.
+#[derive(Debug)]
+pub(super) struct Invocations {
+    app: App,
+}
+
+impl Invocations {
+    pub(super) fn new(app: App) -> Self {
+        Self { app }
+    }
+}
+
+fn invocation_id(text: &str) -> Result<InvocationId, Status> {
+    text.parse()
+        .map_err(|violation: FieldViolation| from_error(violation.into()))
+}
+
+#[tonic::async_trait]
+impl InvocationService for Invocations {
+    type WatchInvocationStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchInvocationResponse, Status>> + Send>>;
+
+    async fn create_invocation(
+        &self,
+        request: Request<proto::CreateInvocationRequest>,
+    ) -> Result<Response<proto::Invocation>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let (source, new, request_id) = requests::new_invocation(request.into_inner()).map_err(from_error)?;
+        let created = self
+            .app
+            .create_invocation(&auth, source, new, request_id)
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(created.into()))
+    }
+
+    async fn get_invocation(
+        &self,
+        request: Request<proto::GetInvocationRequest>,
+    ) -> Result<Response<proto::Invocation>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let proto::GetInvocationRequest { invocation_id: id } = request.into_inner();
+        let found = self
+            .app
+            .get_invocation(&auth, invocation_id(&id)?)
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(found.into()))
+    }
+
+    async fn list_invocations(
+        &self,
+        request: Request<proto::ListInvocationsRequest>,
+    ) -> Result<Response<proto::ListInvocationsResponse>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let (filter, page, listing) =
+            requests::invocation_listing(request.into_inner()).map_err(from_error)?;
+        let page = self
+            .app
+            .list_invocations(&auth, &filter, &page)
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(proto::ListInvocationsResponse {
+            invocations: page.items.into_iter().map(Into::into).collect(),
+            next_page_token: page.next.map(|id| encode_token(&listing, id)).unwrap_or_default(),
+        }))
+    }
+
+    async fn cancel_invocation(
+        &self,
+        request: Request<proto::CancelInvocationRequest>,
+    ) -> Result<Response<proto::Invocation>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let proto::CancelInvocationRequest { invocation_id: id } = request.into_inner();
+        let cancelled = self
+            .app
+            .cancel_invocation(&auth, invocation_id(&id)?)
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(cancelled.into()))
+    }
+
+    async fn batch_get_latest_invocations(
+        &self,
+        request: Request<proto::BatchGetLatestInvocationsRequest>,
+    ) -> Result<Response<proto::BatchGetLatestInvocationsResponse>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let proto::BatchGetLatestInvocationsRequest {
+            source_id,
+            object_keys,
+        } = request.into_inner();
+        let source = source_id
+            .parse()
+            .map_err(|violation: FieldViolation| from_error(violation.into()))?;
+        let found = self
+            .app
+            .latest_invocations(&auth, source, &object_keys)
+            .await
+            .map_err(from_error)?;
+        let invocations = found
+            .into_iter()
+            .map(|(key, invocation)| (key, invocation.into()))
+            .collect();
+        Ok(Response::new(proto::BatchGetLatestInvocationsResponse {
+            invocations,
+        }))
+    }
+
+    async fn list_documents(
+        &self,
+        request: Request<proto::ListDocumentsRequest>,
+    ) -> Result<Response<proto::ListDocumentsResponse>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let proto::ListDocumentsRequest {
+            invocation_id: id,
+            outcome,
+            page_size: size,
+            page_token,
+        } = request.into_inner();
+        let id = invocation_id(&id)?;
+        let outcome = requests::outcome(outcome).map_err(from_error)?;
+        let size = page_size(size).map_err(|violation| from_error(violation.into()))?;
+        let listing = format!("documents {id} {outcome:?}");
+        let after = document_position(&listing, &page_token).map_err(from_error)?;
+        // One row more than asked for tells whether another page follows.
+        let page = DocumentPage {
+            after,
+            limit: u64::from(size) + 1,
+        };
+        let mut documents = self
+            .app
+            .list_documents(&auth, id, outcome, page)
+            .await
+            .map_err(from_error)?;
+        let more = documents.len() > size as usize;
+        documents.truncate(size as usize);
+        let last = documents.last().filter(|_| more).map(|document| document.ordinal);
+        Ok(Response::new(proto::ListDocumentsResponse {
+            documents: documents.into_iter().map(Into::into).collect(),
+            next_page_token: last
+                .map(|ordinal| encode_token(&listing, Uuid::from_u128(ordinal.into())))
+                .unwrap_or_default(),
+        }))
+    }
+
+    async fn watch_invocation(
+        &self,
+        request: Request<proto::WatchInvocationRequest>,
+    ) -> Result<Response<Self::WatchInvocationStream>, Status> {
+        let auth = authenticate(&self.app, &request).await?;
+        let proto::WatchInvocationRequest {
+            invocation_id: id,
+            after_revision,
+        } = request.into_inner();
+        let after = after_revision
+            .map(|after| u64::try_from(after).map_err(|_| negative_revision(after)))
+            .transpose()
+            .map_err(from_error)?;
+        let updates = self
+            .app
+            .watch_invocation(&auth, invocation_id(&id)?, after)
+            .await
+            .map_err(from_error)?;
+        let messages = updates.map(|update| update.map(Into::into).map_err(from_error));
+        Ok(Response::new(Box::pin(messages)))
+    }
+}
+
+/// The ordinal that a page token of ListDocuments carries.
+fn document_position(listing: &str, token: &str) -> Result<Option<u32>, Error> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(
+        u32::try_from(decode_token(listing, token)?.as_u128()).unwrap_or(u32::MAX),
+    ))
+}
+
+fn negative_revision(after: i64) -> Error {
+    FieldViolation::new("after_revision", format!("must not be negative, is {after}")).into()
+}

@@ -1,0 +1,87 @@
+//! The gRPC surface: take the request apart, authenticate, call the use case, wrap the answer.
+//!
+//! Absent on purpose: rules. Whatever a request may or may not do is decided in `app/`; whatever a
+//! value may be is decided in `domain/`.
+
+mod convert;
+mod invocations;
+mod requests;
+mod sources;
+pub mod status;
+
+use http::HeaderMap;
+use tonic::{
+    Status,
+    service::{Routes, RoutesBuilder},
+};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::{
+    app::{App, Auth},
+    proto::{
+        self, invocation_service_server::InvocationServiceServer, source_service_server::SourceServiceServer,
+    },
+};
+
+/// What the gRPC surface needs to be told.
+#[derive(Debug, Clone, Copy)]
+pub struct GrpcOptions {
+    /// The largest message taken, in bytes.
+    pub max_request_bytes: usize,
+}
+
+/// Why the surface cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot build the reflection service from the compiled descriptors")]
+pub struct BuildError(#[from] tonic_reflection::server::Error);
+
+/// The services of the contract, with reflection (v1 and v1alpha) and health.
+///
+/// # Errors
+/// When the descriptors that were compiled in cannot be read.
+pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthReporter), BuildError> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<SourceServiceServer<sources::Sources>>()
+        .await;
+    reporter
+        .set_serving::<InvocationServiceServer<invocations::Invocations>>()
+        .await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(
+        SourceServiceServer::new(sources::Sources::new(app.clone()))
+            .max_decoding_message_size(options.max_request_bytes),
+    );
+    routes.add_service(
+        InvocationServiceServer::new(invocations::Invocations::new(app))
+            .max_decoding_message_size(options.max_request_bytes),
+    );
+    routes.add_service(health);
+    routes.add_service(reflection().build_v1()?);
+    routes.add_service(reflection().build_v1alpha()?);
+    Ok((routes.routes(), reporter))
+}
+
+/// Tells health checks that the server is going away.
+pub async fn report_draining(reporter: &HealthReporter) {
+    reporter.set_service_status("", ServingStatus::NotServing).await;
+    reporter
+        .set_not_serving::<SourceServiceServer<sources::Sources>>()
+        .await;
+    reporter
+        .set_not_serving::<InvocationServiceServer<invocations::Invocations>>()
+        .await;
+}
+
+/// Finds out who calls, from the metadata of a request.
+async fn authenticate<T>(app: &App, request: &tonic::Request<T>) -> Result<Auth, Status> {
+    let headers: &HeaderMap = request.metadata().as_ref();
+    app.authenticate(crate::token::from_headers(headers))
+        .await
+        .map_err(status::from_error)
+}

@@ -1,0 +1,289 @@
+//! Wire requests as typed requests. Everything a request can get wrong by itself is found here, once;
+//! each message is taken apart in full, so that a new field is a compile error until it is handled.
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        chunking::{Chunking, ChunkingRequest},
+        embedding::{Embedding, ModelCatalog, ModelForm},
+        globs::Globs,
+        ids::{SourceId, parse_uuid},
+        invocation::{GitReference, InvocationFilter, InvocationInput, NewInvocation, StateName},
+        names::{CollectionName, DatabaseName},
+        page::{Order, PageRequest, decode_token, page_size},
+        source::{
+            GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings, SourceType,
+        },
+    },
+    error::{Error, FieldViolation, Result},
+    proto,
+    store::OutcomeName,
+};
+
+/// CreateSource, checked against the models served.
+pub fn new_source(
+    request: proto::CreateSourceRequest,
+    catalog: &ModelCatalog,
+) -> Result<(NewSource, Option<Uuid>)> {
+    let proto::CreateSourceRequest {
+        database_name,
+        settings,
+        embedding,
+        chunking,
+        request_id,
+    } = request;
+    let database = DatabaseName::parse("database_name", &database_name)?;
+    let settings = match settings {
+        Some(proto::create_source_request::Settings::Github(github)) => {
+            SourceSettings::Github(github_source(github)?)
+        }
+        None => {
+            return Err(Error::invalid_field(
+                "settings",
+                "must be set; this server knows: github",
+            ));
+        }
+    };
+    let proto::Embedding { dense } = embedding.unwrap_or_default();
+    let asked = dense.map(|proto::DenseEmbedding { model }| model);
+    let model = catalog.resolve("embedding.dense.model", asked.as_deref())?;
+    let chunking = Chunking::resolve(chunking_request(chunking)?, model.max_tokens)?;
+    let embedding = Embedding {
+        model: model.name.clone(),
+        model_form: ModelForm::Object,
+    };
+    Ok((
+        NewSource {
+            database,
+            settings,
+            embedding,
+            chunking,
+        },
+        uuid_or_none(request_id)?,
+    ))
+}
+
+fn github_source(github: proto::GithubSource) -> Result<GithubSource> {
+    let proto::GithubSource {
+        repository,
+        app_id,
+        include_globs,
+    } = github;
+    let include_globs = if include_globs.is_empty() {
+        None
+    } else {
+        Some(Globs::parse("github.include_globs", &include_globs)?)
+    };
+    let repository = RepositoryName::parse("github.repository", &repository)?;
+    let app_id = app_id.filter(|id| !id.is_empty());
+    let app_id = app_id
+        .map(|id| GithubAppId::parse("github.app_id", &id))
+        .transpose()?;
+    Ok(GithubSource {
+        repository,
+        app_id,
+        include_globs,
+    })
+}
+
+fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest> {
+    let Some(proto::Chunking { strategy }) = chunking else {
+        return Ok(ChunkingRequest::default());
+    };
+    match strategy {
+        Some(proto::chunking::Strategy::TreeSitter(proto::TreeSitterChunking { max_size_bytes })) => {
+            Ok(ChunkingRequest::TreeSitter {
+                max_size_bytes: max_size_bytes.map(u64::from),
+            })
+        }
+        Some(proto::chunking::Strategy::Lines(proto::LinesChunking {
+            max_lines,
+            max_size_bytes,
+        })) => Ok(ChunkingRequest::Lines {
+            max_lines: max_lines.map(u64::from),
+            max_size_bytes: max_size_bytes.map(u64::from),
+        }),
+        None => Err(Error::invalid_field(
+            "chunking.strategy",
+            "must be set: tree_sitter or lines",
+        )),
+    }
+}
+
+/// CreateInvocation.
+pub fn new_invocation(
+    request: proto::CreateInvocationRequest,
+) -> Result<(SourceId, NewInvocation, Option<Uuid>)> {
+    let proto::CreateInvocationRequest {
+        source_id,
+        target_collection_name,
+        input,
+        request_id,
+    } = request;
+    let collection = CollectionName::parse("target_collection_name", &target_collection_name)?;
+    let reference = match input {
+        None => None,
+        Some(proto::create_invocation_request::Input::Github(proto::GithubInput { reference })) => {
+            match reference {
+                None => None,
+                Some(proto::github_input::Reference::Branch(name)) => {
+                    GitReference::branch_or_default("github.branch", &name)?
+                }
+                Some(proto::github_input::Reference::Sha(sha)) => {
+                    Some(GitReference::sha("github.sha", &sha)?)
+                }
+            }
+        }
+    };
+    let new = NewInvocation {
+        collection,
+        input: InvocationInput::Github { reference },
+    };
+    Ok((source_id.parse()?, new, uuid_or_none(request_id)?))
+}
+
+/// ListSources: the filter, the page, and the text that its tokens belong to.
+pub fn source_listing(request: proto::ListSourcesRequest) -> Result<(SourceFilter, PageRequest, String)> {
+    let proto::ListSourcesRequest {
+        database_name,
+        source_type: type_number,
+        github_app_id,
+        github_repository,
+        page_size: size,
+        page_token,
+        skip,
+        order_by,
+    } = request;
+    let filter = SourceFilter {
+        database: non_empty(database_name)
+            .map(|name| DatabaseName::parse("database_name", &name))
+            .transpose()?,
+        source_type: source_type(type_number)?,
+        github_app_id: non_empty(github_app_id)
+            .map(|id| GithubAppId::parse("github_app_id", &id))
+            .transpose()?,
+        github_repository: non_empty(github_repository)
+            .map(|name| RepositoryName::parse("github_repository", &name))
+            .transpose()?,
+    };
+    if filter.source_type != Some(SourceType::Github) {
+        let problem = "needs source_type SOURCE_TYPE_GITHUB";
+        if filter.github_app_id.is_some() {
+            return Err(Error::invalid_field("github_app_id", problem));
+        }
+        if filter.github_repository.is_some() {
+            return Err(Error::invalid_field("github_repository", problem));
+        }
+    }
+    let order = order(&order_by)?;
+    let listing = format!("sources {filter:?} {order:?}");
+    let page = page(size, &page_token, skip, order, &listing)?;
+    Ok((filter, page, listing))
+}
+
+/// ListInvocations: the filter, the page, and the text that its tokens belong to.
+pub fn invocation_listing(
+    request: proto::ListInvocationsRequest,
+) -> Result<(InvocationFilter, PageRequest, String)> {
+    let proto::ListInvocationsRequest {
+        source_id,
+        database_name,
+        source_type: type_number,
+        state: state_number,
+        page_size: size,
+        page_token,
+        skip,
+        order_by,
+    } = request;
+    let filter = InvocationFilter {
+        source_id: non_empty(source_id).map(|id| id.parse()).transpose()?,
+        database: non_empty(database_name)
+            .map(|name| DatabaseName::parse("database_name", &name))
+            .transpose()?,
+        source_type: source_type(type_number)?,
+        state: state(state_number)?,
+    };
+    let order = order(&order_by)?;
+    let listing = format!("invocations {filter:?} {order:?}");
+    let page = page(size, &page_token, skip, order, &listing)?;
+    Ok((filter, page, listing))
+}
+
+/// `Document.Outcome` of a filter; unspecified means every outcome.
+pub fn outcome(number: i32) -> Result<Option<OutcomeName>> {
+    use proto::document::Outcome;
+
+    match Outcome::try_from(number) {
+        Ok(Outcome::Unspecified) => Ok(None),
+        Ok(Outcome::Discovered) => Ok(Some(OutcomeName::Discovered)),
+        Ok(Outcome::Indexed) => Ok(Some(OutcomeName::Indexed)),
+        Ok(Outcome::Unchanged) => Ok(Some(OutcomeName::Unchanged)),
+        Ok(Outcome::Removed) => Ok(Some(OutcomeName::Removed)),
+        Ok(Outcome::Skipped) => Ok(Some(OutcomeName::Skipped)),
+        Ok(Outcome::Failed) => Ok(Some(OutcomeName::Failed)),
+        Err(_) => Err(unknown_number("outcome", number, "Document.Outcome").into()),
+    }
+}
+
+fn source_type(number: i32) -> Result<Option<SourceType>> {
+    match proto::SourceType::try_from(number) {
+        Ok(proto::SourceType::Unspecified) => Ok(None),
+        Ok(proto::SourceType::Github) => Ok(Some(SourceType::Github)),
+        Err(_) => Err(unknown_number("source_type", number, "SourceType").into()),
+    }
+}
+
+fn state(number: i32) -> Result<Option<StateName>> {
+    use proto::invocation::State;
+
+    match State::try_from(number) {
+        Ok(State::Unspecified) => Ok(None),
+        Ok(State::Pending) => Ok(Some(StateName::Pending)),
+        Ok(State::Processing) => Ok(Some(StateName::Processing)),
+        Ok(State::Complete) => Ok(Some(StateName::Complete)),
+        Ok(State::Failed) => Ok(Some(StateName::Failed)),
+        Ok(State::Cancelled) => Ok(Some(StateName::Cancelled)),
+        Err(_) => Err(unknown_number("state", number, "Invocation.State").into()),
+    }
+}
+
+fn unknown_number(field: &str, number: i32, enumeration: &str) -> FieldViolation {
+    FieldViolation::new(field, format!("{number} is not a value of {enumeration}"))
+}
+
+fn page(size: i32, token: &str, skip: i32, order: Order, listing: &str) -> Result<PageRequest> {
+    let skip = u64::try_from(skip)
+        .map_err(|_| FieldViolation::new("skip", format!("must not be negative, is {skip}")))?;
+    let after = if token.is_empty() {
+        None
+    } else {
+        Some(decode_token(listing, token)?)
+    };
+    Ok(PageRequest {
+        size: page_size(size)?,
+        skip,
+        after,
+        order,
+    })
+}
+
+fn order(order_by: &str) -> Result<Order> {
+    match order_by {
+        "" | "create_time desc" => Ok(Order::Descending),
+        "create_time" | "create_time asc" => Ok(Order::Ascending),
+        other => {
+            let problem = format!("must be 'create_time' or 'create_time desc', is {other:?}");
+            Err(Error::invalid_field("order_by", problem))
+        }
+    }
+}
+
+fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
+    let request_id = request_id.filter(|id| !id.is_empty());
+    Ok(request_id.map(|id| parse_uuid("request_id", &id)).transpose()?)
+}
+
+fn non_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}

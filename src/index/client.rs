@@ -1,0 +1,312 @@
+//! A connection to a Chroma server, and the calls about the server, databases and collections.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use url::Url;
+
+use super::{
+    batch::to_json,
+    error::IndexError,
+    transport::{Call, ChromaOptions, Transport},
+    types::{Capabilities, Collection, CollectionSettings, Metadata},
+    wire::CollectionBody,
+};
+use crate::domain::names::{CollectionName, DatabaseName, TenantName};
+
+/// A connection to a Chroma server; clones share its connections.
+#[derive(Debug, Clone)]
+pub struct ChromaClient {
+    pub(super) transport: Transport,
+    capabilities: Arc<OnceCell<Capabilities>>,
+}
+
+impl ChromaClient {
+    /// Makes the client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`IndexError::InvalidOptions`].
+    pub fn new(options: ChromaOptions) -> Result<Self, IndexError> {
+        Ok(Self {
+            transport: Transport::new(options)?,
+            capabilities: Arc::default(),
+        })
+    }
+
+    /// The same client with another limit for a whole call with its repetitions.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        let capabilities = Arc::clone(&self.capabilities);
+        Self {
+            transport: self.transport.with_deadline(deadline),
+            capabilities,
+        }
+    }
+
+    /// Asks whether the server answers at all.
+    ///
+    /// # Errors
+    /// [`IndexError::Unavailable`], or what else the server says; so do all calls below.
+    pub async fn heartbeat(&self) -> Result<(), IndexError> {
+        let call = Call::get("heartbeat", self.transport.endpoint(&["heartbeat"]));
+        let answer: Value = self.transport.call(call).await?;
+        match answer.get("nanosecond heartbeat") {
+            Some(Value::Number(_)) => Ok(()),
+            _ => Err(IndexError::InvalidResponse {
+                problem: "its heartbeat is not one of Chroma".to_owned(),
+                source: None,
+            }),
+        }
+    }
+
+    /// What the server can do; asked once and kept.
+    pub async fn capabilities(&self) -> Result<Capabilities, IndexError> {
+        let call = || {
+            Call::get(
+                "pre-flight checks",
+                self.transport.endpoint(&["pre-flight-checks"]),
+            )
+        };
+        self.capabilities
+            .get_or_try_init(|| self.transport.call(call()))
+            .await
+            .copied()
+    }
+
+    /// Whether the server that holds `collection` is a distributed one, which can fork collections and
+    /// takes sparse vectors. A single-node server answers 501 to both.
+    pub async fn is_distributed(&self, collection: &Collection) -> Result<bool, IndexError> {
+        let call = Call::get("fork count", self.collection_url(collection, &["fork_count"]));
+        match self.transport.call_unit(call).await {
+            Ok(()) => Ok(true),
+            Err(IndexError::Unsupported { .. }) => Ok(false),
+            Err(error) => Err(error.about(collection)),
+        }
+    }
+
+    /// Whether the database exists. A name that Chroma allows for no database is one that does not.
+    pub async fn database_exists(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+    ) -> Result<bool, IndexError> {
+        let call = Call::get("get database", self.database_url(tenant, database, &[]));
+        match self.transport.call_unit(call).await {
+            Ok(()) => Ok(true),
+            Err(IndexError::Rejected {
+                status: 400 | 404, ..
+            }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates the database, unless it exists.
+    ///
+    /// # Errors
+    /// [`IndexError::Rejected`] for a name that Chroma does not allow.
+    pub async fn create_database(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+    ) -> Result<(), IndexError> {
+        let url = self
+            .transport
+            .endpoint(&["tenants", tenant.as_str(), "databases"]);
+        let call = Call::post(
+            "create database",
+            url,
+            to_json(&json!({"name": database.as_str()}))?,
+        );
+        match self.transport.call_unit(call).await {
+            Ok(()) | Err(IndexError::Rejected { status: 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The collection with this name, if it exists.
+    ///
+    /// # Errors
+    /// [`IndexError::DatabaseNotFound`], which Chroma itself does not tell from a missing collection.
+    pub async fn find_collection(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        name: &CollectionName,
+    ) -> Result<Option<Collection>, IndexError> {
+        let url = self.database_url(tenant, database, &["collections", name.as_str()]);
+        match self
+            .transport
+            .call::<CollectionBody>(Call::get("get collection", url))
+            .await
+        {
+            Ok(body) => Ok(Some(body.into_collection(tenant, database))),
+            Err(IndexError::Rejected { status: 404, .. }) => {
+                self.require_database(tenant, database).await?;
+                Ok(None)
+            }
+            Err(error) => Err(self.in_database(tenant, database, error).await),
+        }
+    }
+
+    /// The collection with this name; it is created where it does not exist, with cosine space.
+    ///
+    /// An existing one keeps its metadata, space and embedding function.
+    ///
+    /// # Errors
+    /// [`IndexError::DatabaseNotFound`]; [`IndexError::DimensionMismatch`] and
+    /// [`IndexError::EmbeddingFunctionMismatch`] when an existing one is for another model.
+    pub async fn get_or_create_collection(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        name: &CollectionName,
+        settings: &CollectionSettings,
+    ) -> Result<Collection, IndexError> {
+        check_metadata(&settings.metadata)?;
+        let function = &settings.embedding_function;
+        // Chroma refuses an empty map.
+        let metadata = Some(&settings.metadata).filter(|metadata| !metadata.is_empty());
+        let body = to_json(&json!({
+            "name": name.as_str(),
+            "get_or_create": true,
+            "metadata": metadata,
+            "configuration": {
+                "hnsw": {"space": "cosine"},
+                "embedding_function": {"type": "known", "name": function.name, "config": function.config},
+            },
+        }))?;
+        let url = self.database_url(tenant, database, &["collections"]);
+        let call = Call::post("get or create collection", url, body);
+        let collection = match self.transport.call::<CollectionBody>(call).await {
+            Ok(body) => body.into_collection(tenant, database),
+            Err(error) => return Err(self.in_database(tenant, database, error).await),
+        };
+        check_compatible(&collection, settings)?;
+        Ok(collection)
+    }
+
+    /// Sets the keys of `changes` in the collection's metadata, removes those that are null there, and
+    /// keeps the others. Returns the collection as it is then.
+    ///
+    /// Chroma replaces all metadata at once, so this reads, merges and writes: of two writers at the same
+    /// moment one may lose. Only one invocation at a time writes to a collection.
+    ///
+    /// # Errors
+    /// [`IndexError::CollectionNotFound`], also when another collection has the name by now;
+    /// [`IndexError::InvalidRecord`] for a value that is neither a scalar nor null.
+    pub async fn merge_collection_metadata(
+        &self,
+        collection: &Collection,
+        changes: Metadata,
+    ) -> Result<Collection, IndexError> {
+        check_metadata(&changes)?;
+        let Collection {
+            tenant,
+            database,
+            name,
+            ..
+        } = collection;
+        let current = self
+            .find_collection(tenant, database, name)
+            .await?
+            .filter(|current| current.id == collection.id)
+            .ok_or_else(|| IndexError::CollectionNotFound {
+                collection: name.clone(),
+            })?;
+        let mut merged = current.metadata.clone();
+        for (key, value) in &changes {
+            match value {
+                Value::Null => merged.remove(key),
+                value => merged.insert(key.clone(), value.clone()),
+            };
+        }
+        if merged == current.metadata {
+            return Ok(current);
+        }
+        // Chroma refuses an empty map, but takes one whose only value is null.
+        let mut sent = merged.clone();
+        if let (true, Some(key)) = (sent.is_empty(), changes.keys().next()) {
+            sent.insert(key.clone(), Value::Null);
+        }
+        let url = self.collection_url(collection, &[]);
+        let call = Call::put("update collection", url, to_json(&json!({"new_metadata": sent}))?);
+        self.transport
+            .call_unit(call)
+            .await
+            .map_err(|error| error.about(collection))?;
+        Ok(Collection {
+            metadata: merged,
+            ..current
+        })
+    }
+
+    fn database_url(&self, tenant: &TenantName, database: &DatabaseName, rest: &[&str]) -> Url {
+        let own = ["tenants", tenant.as_str(), "databases", database.as_str()];
+        self.transport.endpoint(&[&own, rest].concat())
+    }
+
+    pub(super) fn collection_url(&self, collection: &Collection, rest: &[&str]) -> Url {
+        let id = collection.id.to_string();
+        let own = ["collections", &id];
+        self.database_url(&collection.tenant, &collection.database, &[&own, rest].concat())
+    }
+
+    async fn require_database(&self, tenant: &TenantName, database: &DatabaseName) -> Result<(), IndexError> {
+        if self.database_exists(tenant, database).await? {
+            return Ok(());
+        }
+        Err(IndexError::DatabaseNotFound {
+            database: database.clone(),
+        })
+    }
+
+    /// Chroma says of a missing database that an argument is invalid, in words that may change; so it is
+    /// asked.
+    async fn in_database(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        error: IndexError,
+    ) -> IndexError {
+        if matches!(
+            error,
+            IndexError::Rejected {
+                status: 400 | 404,
+                ..
+            }
+        ) && let Err(missing @ IndexError::DatabaseNotFound { .. }) =
+            self.require_database(tenant, database).await
+        {
+            return missing;
+        }
+        error
+    }
+}
+
+/// A single-node server closes the connection on an array, so nothing but scalars is sent.
+fn check_metadata(metadata: &Metadata) -> Result<(), IndexError> {
+    match metadata
+        .iter()
+        .find(|(_, value)| value.is_array() || value.is_object())
+    {
+        None => Ok(()),
+        Some((key, _)) => Err(IndexError::InvalidRecord {
+            what: format!("collection metadata key {key}"),
+            problem: "its value must be a string, a number, a boolean or null".to_owned(),
+        }),
+    }
+}
+
+fn check_compatible(collection: &Collection, settings: &CollectionSettings) -> Result<(), IndexError> {
+    collection.check_dimensions(settings.dimensions)?;
+    match &collection.embedding_function {
+        Some(found) if !found.is_compatible_with(&settings.embedding_function) => {
+            Err(IndexError::EmbeddingFunctionMismatch {
+                collection: collection.name.clone(),
+                found: found.name.clone(),
+                wanted: settings.embedding_function.name.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,199 @@
+//! The JSON of Chroma's v2 API, and its translation into our types.
+
+use serde::Deserialize;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    error::IndexError,
+    types::{Collection, EmbeddingFunction, Hit, Metadata, Space, StoredRecord},
+};
+use crate::domain::names::{CollectionName, DatabaseName, TenantName};
+
+#[derive(Deserialize)]
+pub(super) struct CollectionBody {
+    id: Uuid,
+    name: String,
+    #[serde(default)]
+    metadata: Option<Metadata>,
+    #[serde(default)]
+    dimension: Option<u32>,
+    #[serde(default)]
+    configuration_json: Option<ConfigurationBody>,
+}
+
+/// A single-node server describes its index as `hnsw`, a distributed one as `spann`.
+#[derive(Deserialize)]
+struct ConfigurationBody {
+    #[serde(default)]
+    hnsw: Option<IndexBody>,
+    #[serde(default)]
+    spann: Option<IndexBody>,
+    #[serde(default)]
+    embedding_function: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct IndexBody {
+    #[serde(default)]
+    space: Option<Space>,
+}
+
+impl CollectionBody {
+    pub fn into_collection(self, tenant: &TenantName, database: &DatabaseName) -> Collection {
+        let (space, function) = match self.configuration_json {
+            Some(ConfigurationBody {
+                hnsw,
+                spann,
+                embedding_function,
+            }) => {
+                let space = hnsw.or(spann).and_then(|index| index.space);
+                (space, embedding_function)
+            }
+            None => (None, None),
+        };
+        Collection {
+            id: self.id,
+            tenant: tenant.clone(),
+            database: database.clone(),
+            name: CollectionName::from_stored(self.name),
+            dimension: self.dimension,
+            space: space.unwrap_or(Space::L2),
+            // One of type `legacy` or `unknown` has no name: clients then use their default.
+            embedding_function: function
+                .and_then(|value| serde_json::from_value::<EmbeddingFunction>(value).ok()),
+            metadata: self.metadata.unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeletedBody {
+    #[serde(default)]
+    pub deleted: u64,
+}
+
+/// Columns of records; those that were not asked for are null.
+#[derive(Deserialize)]
+pub(super) struct GetBody {
+    ids: Vec<String>,
+    #[serde(default)]
+    documents: Option<Vec<Option<String>>>,
+    #[serde(default)]
+    metadatas: Option<Vec<Option<Metadata>>>,
+    #[serde(default)]
+    embeddings: Option<Vec<Option<Vec<f32>>>>,
+}
+
+impl GetBody {
+    pub fn into_records(self) -> Result<Vec<StoredRecord>, IndexError> {
+        let count = self.ids.len();
+        let documents = column(self.documents, count)?;
+        let metadatas = column(self.metadatas, count)?;
+        let embeddings = column(self.embeddings, count)?;
+        let rows = self.ids.into_iter().zip(documents).zip(metadatas).zip(embeddings);
+        Ok(rows
+            .map(|(((id, document), metadata), vector)| StoredRecord {
+                id,
+                document,
+                metadata: metadata.unwrap_or_default(),
+                vector,
+            })
+            .collect())
+    }
+}
+
+/// Columns of hits, one row of columns for each query vector; we send one.
+#[derive(Deserialize)]
+pub(super) struct QueryBody {
+    ids: Vec<Vec<String>>,
+    distances: Vec<Vec<Option<f32>>>,
+    #[serde(default)]
+    documents: Option<Vec<Vec<Option<String>>>>,
+    #[serde(default)]
+    metadatas: Option<Vec<Vec<Option<Metadata>>>>,
+}
+
+impl QueryBody {
+    pub fn into_hits(self) -> Result<Vec<Hit>, IndexError> {
+        let first = |rows: Option<Vec<Vec<_>>>| rows.and_then(|rows| rows.into_iter().next());
+        let ids = self.ids.into_iter().next().unwrap_or_default();
+        let distances = column(self.distances.into_iter().next(), ids.len())?;
+        let documents = column(first(self.documents), ids.len())?;
+        let metadatas = column(self.metadatas.and_then(|rows| rows.into_iter().next()), ids.len())?;
+        let rows = ids.into_iter().zip(distances).zip(documents).zip(metadatas);
+        Ok(rows
+            .map(|(((id, distance), document), metadata)| Hit {
+                id,
+                // The distance to a vector that has none, such as one of zeros, is the largest there is.
+                distance: distance.unwrap_or(f32::INFINITY),
+                document,
+                metadata: metadata.unwrap_or_default(),
+            })
+            .collect())
+    }
+}
+
+/// A column of `count` values; an absent one is all `None`.
+fn column<T>(values: Option<Vec<Option<T>>>, count: usize) -> Result<Vec<Option<T>>, IndexError> {
+    match values {
+        None => Ok(std::iter::repeat_with(|| None).take(count).collect()),
+        Some(values) if values.len() == count => Ok(values),
+        Some(values) => Err(IndexError::InvalidResponse {
+            problem: format!("{} values for {count} records", values.len()),
+            source: None,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn collection(body: Value) -> Collection {
+        let body: CollectionBody = serde_json::from_value(body).unwrap();
+        body.into_collection(
+            &TenantName::default_tenant(),
+            &DatabaseName::from_stored("db".to_owned()),
+        )
+    }
+
+    #[test]
+    fn a_collection_is_read_from_either_kind_of_server() {
+        let id = "a2ed88ce-c881-4645-83ed-17c6300a2859";
+        let function = json!({"type": "known", "name": "default", "config": {}});
+        for index in ["hnsw", "spann"] {
+            let read = collection(json!({
+                "id": id, "name": "abc", "dimension": 3, "metadata": {"finished_ingest": true},
+                "configuration_json": {index: {"space": "cosine"}, "embedding_function": function},
+            }));
+            assert_eq!((read.space, read.dimension), (Space::Cosine, Some(3)));
+            assert_eq!(read.embedding_function.as_ref().unwrap().name, "default");
+            assert!(read.is_finished());
+        }
+    }
+
+    #[test]
+    fn a_collection_that_says_little_has_chromas_defaults() {
+        let read = collection(json!({
+            "id": "a2ed88ce-c881-4645-83ed-17c6300a2859", "name": "abc", "dimension": null, "metadata": null,
+            "configuration_json": {"hnsw": null, "spann": null, "embedding_function": {"type": "legacy"}},
+        }));
+        assert_eq!((read.space, read.dimension), (Space::L2, None));
+        assert_eq!(read.embedding_function, None);
+        assert!(!read.is_finished());
+    }
+
+    #[test]
+    fn columns_of_different_lengths_are_refused() {
+        let body: GetBody = serde_json::from_value(json!({"ids": ["a", "b"], "documents": ["x"]})).unwrap();
+        assert!(matches!(
+            body.into_records(),
+            Err(IndexError::InvalidResponse { .. })
+        ));
+    }
+}

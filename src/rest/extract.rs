@@ -1,0 +1,178 @@
+//! Parts of a request, each refused with the documented body when it is wrong.
+
+use axum::{
+    body::to_bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts};
+use serde::de::DeserializeOwned;
+
+use super::{RestState, error::RestError};
+use crate::{
+    app::Auth,
+    error::{Error, FieldViolation, Reason},
+    token,
+};
+
+/// The caller, whose token was checked.
+pub(super) struct Caller(pub(super) Auth);
+
+impl FromRequestParts<RestState> for Caller {
+    type Rejection = RestError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, RestError> {
+        let auth = state
+            .app
+            .authenticate(token::from_headers(&parts.headers))
+            .await?;
+        Ok(Self(auth))
+    }
+}
+
+/// An id in the path.
+pub(super) struct PathId<T>(pub(super) T);
+
+impl<T> FromRequestParts<RestState> for PathId<T>
+where
+    T: std::str::FromStr<Err = FieldViolation>,
+{
+    type Rejection = RestError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &RestState) -> Result<Self, RestError> {
+        // A segment that is not UTF-8 after decoding is no id either; the id's own error names the field.
+        let text = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map(|Path(text)| text);
+        Ok(Self(text.unwrap_or_default().parse()?))
+    }
+}
+
+/// A JSON body of a limited size.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<RestState> for JsonBody<T> {
+    type Rejection = RestError;
+
+    async fn from_request(request: Request, state: &RestState) -> Result<Self, RestError> {
+        require_json(request.headers())?;
+        let limit = state.max_request_bytes;
+        let bytes = to_bytes(request.into_body(), limit).await.map_err(|_| {
+            RestError::Http(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "PayloadTooLargeError",
+                format!("the body must have at most {limit} bytes and arrive whole"),
+            )
+        })?;
+        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
+        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+        deserializer.end().map_err(|error| {
+            Error::new(
+                Reason::MalformedRequest,
+                format!("the body is not one JSON value: {error}"),
+            )
+        })?;
+        Ok(Self(value))
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), RestError> {
+    let given = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = given
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json")) {
+        return Ok(());
+    }
+    Err(RestError::Http(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "UnsupportedMediaTypeError",
+        "content-type must be application/json".to_owned(),
+    ))
+}
+
+/// A body that is JSON but not what was expected names the field; one that is no JSON says where.
+fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
+    let inner = error.inner();
+    let path = error.path().to_string();
+    match inner.classify() {
+        serde_json::error::Category::Data if path != "." => Error::invalid_field(path, inner.to_string()),
+        serde_json::error::Category::Data
+        | serde_json::error::Category::Syntax
+        | serde_json::error::Category::Eof
+        | serde_json::error::Category::Io => Error::new(
+            Reason::MalformedRequest,
+            format!("the body is not the expected JSON: {inner}"),
+        ),
+    }
+}
+
+/// Query parameters, taken one by one; what is left over at the end is unknown and refused.
+#[derive(Debug)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = RestError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RestError> {
+        let text = parts.uri.query().unwrap_or_default();
+        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes())
+            .into_owned()
+            .collect();
+        for (index, (name, value)) in pairs.iter().enumerate() {
+            if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(FieldViolation::new(name, "must be given once").into());
+            }
+            if value.contains('\0') {
+                return Err(FieldViolation::new(name, "must not contain a NUL character").into());
+            }
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Query {
+    /// Takes the value of a parameter.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
+        let index = self.0.iter().position(|(known, _)| known == name)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    /// Takes a whole number in `least..=most`.
+    pub(super) fn take_number(
+        &mut self,
+        name: &str,
+        least: u64,
+        most: u64,
+    ) -> Result<Option<u64>, FieldViolation> {
+        let Some(text) = self.take(name) else {
+            return Ok(None);
+        };
+        match text.parse::<u64>() {
+            Ok(number) if (least..=most).contains(&number) => Ok(Some(number)),
+            Ok(_) | Err(_) => Err(FieldViolation::new(
+                name,
+                format!("must be a whole number from {least} to {most}, is {text:?}"),
+            )),
+        }
+    }
+
+    /// Refuses every parameter that was not taken.
+    pub(super) fn finish(self, known: &[&str]) -> Result<(), FieldViolation> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(FieldViolation::new(
+                name,
+                format!(
+                    "is not a query parameter of this path, which knows: {}",
+                    known.join(", ")
+                ),
+            )),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `/api/v1/invocations` and the invocations of a source.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{
+    RestState,
+    error::RestResult,
+    extract::{Caller, JsonBody, PathId, Query},
+    page,
+    types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody, ReferenceBody},
+};
+use crate::{
+    domain::{
+        ids::{InvocationId, SourceId},
+        invocation::{InvocationFilter, InvocationInput, NewInvocation, StateName},
+        names::{CollectionName, DatabaseName},
+        source::SourceType,
+    },
+    error::FieldViolation,
+};
+
+const LIST_PARAMETERS: [&str; 7] = [
+    "source_id",
+    "database_name",
+    "source_type",
+    "status",
+    "limit",
+    "offset",
+    "order_by",
+];
+
+pub(super) async fn create(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(source_id): PathId<SourceId>,
+    JsonBody(body): JsonBody<CreateInvocationBody>,
+) -> RestResult<(StatusCode, Json<CreateInvocationAnswer>)> {
+    let new = new_invocation(body)?;
+    let invocation = state.app.create_invocation(&auth, source_id, new, None).await?;
+    let answer = CreateInvocationAnswer {
+        invocation_id: invocation.id.to_string(),
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+pub(super) async fn get(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(id): PathId<InvocationId>,
+) -> RestResult<Json<Value>> {
+    Ok(Json(types::invocation(
+        &state.app.get_invocation(&auth, id).await?,
+    )))
+}
+
+pub(super) async fn cancel(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(id): PathId<InvocationId>,
+) -> RestResult<(StatusCode, Json<Value>)> {
+    state.app.cancel_invocation(&auth, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({}))))
+}
+
+pub(super) async fn list(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    mut query: Query,
+) -> RestResult<Json<Vec<Value>>> {
+    let filter = InvocationFilter {
+        source_id: query.take("source_id").map(|id| id.parse()).transpose()?,
+        database: query
+            .take("database_name")
+            .map(|name| DatabaseName::parse("database_name", &name))
+            .transpose()?,
+        source_type: query
+            .take("source_type")
+            .map(|name| SourceType::parse("source_type", &name))
+            .transpose()?,
+        state: query
+            .take("status")
+            .map(|name| StateName::parse("status", &name))
+            .transpose()?,
+    };
+    let page = page(&mut query)?;
+    query.finish(&LIST_PARAMETERS)?;
+    let page = state.app.list_invocations(&auth, &filter, &page).await?;
+    Ok(Json(page.items.iter().map(types::invocation).collect()))
+}
+
+pub(super) async fn latest_by_keys(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(source_id): PathId<SourceId>,
+    JsonBody(body): JsonBody<LatestByKeysBody>,
+) -> RestResult<Json<BTreeMap<String, Value>>> {
+    let latest = state
+        .app
+        .latest_invocations(&auth, source_id, &body.object_keys)
+        .await?;
+    Ok(Json(
+        latest
+            .iter()
+            .map(|(key, invocation)| (key.clone(), types::invocation(invocation)))
+            .collect(),
+    ))
+}
+
+/// The body, checked. Fields that only S3 sources take are refused by name.
+fn new_invocation(body: CreateInvocationBody) -> Result<NewInvocation, FieldViolation> {
+    let CreateInvocationBody {
+        target_collection_name,
+        ref_identifier,
+        object_key,
+        custom_id,
+        metadata,
+    } = body;
+    for (name, given) in [
+        ("object_key", object_key),
+        ("custom_id", custom_id),
+        ("metadata", metadata),
+    ] {
+        if given.is_some_and(|value| !value.is_null()) {
+            return Err(FieldViolation::new(
+                name,
+                "is allowed for S3 sources only; leave it out",
+            ));
+        }
+    }
+    let collection = target_collection_name
+        .ok_or_else(|| FieldViolation::new("target_collection_name", "is required for GitHub sources"))?;
+    let collection = CollectionName::parse("target_collection_name", &collection)?;
+    let reference = ref_identifier
+        .map(ReferenceBody::reference)
+        .transpose()?
+        .flatten();
+    Ok(NewInvocation {
+        collection,
+        input: InvocationInput::Github { reference },
+    })
+}

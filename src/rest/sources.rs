@@ -1,0 +1,227 @@
+//! `/api/v1/sources`.
+
+use axum::{Json, extract::State};
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{
+    RestState,
+    error::RestResult,
+    extract::{Caller, JsonBody, PathId, Query},
+    page,
+    types::{self, CreateSourceAnswer, CreateSourceBody, DenseBody, EmbeddingBody, GithubBody},
+};
+use crate::{
+    domain::{
+        chunking::{Chunking, ChunkingRequest},
+        embedding::{Embedding, ModelCatalog, ModelDescription, ModelForm},
+        globs::Globs,
+        ids::SourceId,
+        names::DatabaseName,
+        source::{
+            GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings, SourceType,
+        },
+    },
+    error::{Error, FieldViolation},
+};
+
+const LIST_PARAMETERS: [&str; 7] = [
+    "database_name",
+    "source_type",
+    "github.app_id",
+    "github.repository",
+    "limit",
+    "offset",
+    "order_by",
+];
+
+pub(super) async fn create(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    JsonBody(body): JsonBody<CreateSourceBody>,
+) -> RestResult<(StatusCode, Json<CreateSourceAnswer>)> {
+    let new = new_source(body, state.app.catalog())?;
+    let source = state.app.create_source(&auth, new, None).await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(CreateSourceAnswer {
+            source_id: source.id.to_string(),
+        }),
+    ))
+}
+
+pub(super) async fn get(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(id): PathId<SourceId>,
+) -> RestResult<Json<Value>> {
+    Ok(Json(types::source(state.app.get_source(&auth, id).await?)))
+}
+
+pub(super) async fn delete(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    PathId(id): PathId<SourceId>,
+) -> RestResult<StatusCode> {
+    state.app.delete_source(&auth, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn list(
+    State(state): State<RestState>,
+    Caller(auth): Caller,
+    mut query: Query,
+) -> RestResult<Json<Vec<Value>>> {
+    let filter = SourceFilter {
+        database: query
+            .take("database_name")
+            .map(|name| DatabaseName::parse("database_name", &name))
+            .transpose()?,
+        source_type: query
+            .take("source_type")
+            .map(|name| SourceType::parse("source_type", &name))
+            .transpose()?,
+        github_app_id: query
+            .take("github.app_id")
+            .map(|id| GithubAppId::parse("github.app_id", &id))
+            .transpose()?,
+        github_repository: query
+            .take("github.repository")
+            .map(|name| RepositoryName::parse("github.repository", &name))
+            .transpose()?,
+    };
+    let page = page(&mut query)?;
+    query.finish(&LIST_PARAMETERS)?;
+    let needs_github = [
+        ("github.app_id", filter.github_app_id.is_some()),
+        ("github.repository", filter.github_repository.is_some()),
+    ];
+    for (name, given) in needs_github {
+        if given && filter.source_type != Some(SourceType::Github) {
+            return Err(FieldViolation::new(name, "needs source_type=github").into());
+        }
+    }
+    let page = state.app.list_sources(&auth, &filter, &page).await?;
+    Ok(Json(page.items.into_iter().map(types::source).collect()))
+}
+
+/// The body, checked.
+fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSource, Error> {
+    let CreateSourceBody {
+        database_name,
+        github,
+        s3,
+        web_scrape,
+        file_upload,
+        embedding_model,
+        embedding,
+        chunking,
+    } = body;
+    let database = DatabaseName::parse("database_name", &database_name)?;
+    for (name, given) in [
+        ("s3", s3),
+        ("web_scrape", web_scrape),
+        ("file_upload", file_upload),
+    ] {
+        if given.is_some() {
+            return Err(Error::invalid_field(
+                name,
+                "sources of this type are not served; this server knows: github",
+            ));
+        }
+    }
+    let github = github.ok_or_else(|| FieldViolation::new("github", "is required"))?;
+    let settings = SourceSettings::Github(github_source(github)?);
+    let (model, model_form) = dense_model(embedding_model, embedding, catalog)?;
+    let request = chunking.map_or_else(ChunkingRequest::default, Into::into);
+    let chunking = Chunking::resolve(request, model.max_tokens)?;
+    let embedding = Embedding {
+        model: model.name.clone(),
+        model_form,
+    };
+    Ok(NewSource {
+        database,
+        settings,
+        embedding,
+        chunking,
+    })
+}
+
+fn github_source(body: GithubBody) -> Result<GithubSource, FieldViolation> {
+    let GithubBody {
+        repository,
+        app_id,
+        include_globs,
+    } = body;
+    // An empty list says as little as none.
+    let include_globs = include_globs
+        .filter(|globs| !globs.is_empty())
+        .map(|globs| Globs::parse("github.include_globs", &globs))
+        .transpose()?;
+    let app_id = app_id
+        .map(|id| GithubAppId::parse("github.app_id", &id))
+        .transpose()?;
+    Ok(GithubSource {
+        repository: RepositoryName::parse("github.repository", &repository)?,
+        app_id,
+        include_globs,
+    })
+}
+
+/// The model named by `embedding.dense` or the older `embedding_model`, which must not contradict it.
+fn dense_model(
+    embedding_model: Option<Value>,
+    embedding: Option<EmbeddingBody>,
+    catalog: &ModelCatalog,
+) -> Result<(&ModelDescription, ModelForm), FieldViolation> {
+    let EmbeddingBody { dense, sparse } = embedding.unwrap_or(EmbeddingBody {
+        dense: None,
+        sparse: None,
+    });
+    if sparse.is_some_and(|sparse| !sparse.is_null()) {
+        return Err(FieldViolation::new(
+            "embedding.sparse",
+            "sparse embeddings are not served; leave it out",
+        ));
+    }
+    let (older, form) = match embedding_model {
+        None | Some(Value::Null) => (None, ModelForm::Object),
+        Some(Value::String(model)) => (Some(DenseBody { model, task: None }), ModelForm::String),
+        Some(object @ Value::Object(_)) => {
+            let dense = serde_json::from_value(object)
+                .map_err(|error| FieldViolation::new("embedding_model", error.to_string()))?;
+            (Some(dense), ModelForm::Object)
+        }
+        Some(_) => {
+            let problem = "must be a model's name, an object with 'model', or null";
+            return Err(FieldViolation::new("embedding_model", problem));
+        }
+    };
+    for (field, body) in [("embedding_model.task", &older), ("embedding.dense.task", &dense)] {
+        if body
+            .as_ref()
+            .and_then(|body| body.task.as_ref())
+            .is_some_and(|task| !task.is_null())
+        {
+            return Err(FieldViolation::new(
+                field,
+                "the models of this server know no tasks; leave it out",
+            ));
+        }
+    }
+    if let (Some(older), Some(dense)) = (&older, &dense)
+        && older.model != dense.model
+    {
+        let problem = format!(
+            "contradicts embedding.dense.model {:?}; give one of the two",
+            dense.model
+        );
+        return Err(FieldViolation::new("embedding_model", problem));
+    }
+    let (field, asked) = match (&dense, &older) {
+        (Some(dense), _) => ("embedding.dense.model", Some(dense.model.as_str())),
+        (None, Some(older)) => ("embedding_model", Some(older.model.as_str())),
+        (None, None) => ("embedding_model", None),
+    };
+    Ok((catalog.resolve(field, asked)?, form))
+}

@@ -1,0 +1,198 @@
+//! One port for gRPC, gRPC-Web and REST.
+//!
+//! tonic's server carries the router, because it sets HTTP/2 limits and keepalive that `axum::serve`
+//! does not. The gRPC routes bring a fallback of their own inside the gRPC-Web layer; the router's
+//! fallback here replaces it, so that an unknown path answers in the form its caller speaks.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    service::Routes,
+    transport::{Server, server::TcpIncoming},
+};
+use tonic_health::server::HealthReporter;
+use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+
+use crate::{
+    app::App,
+    error::{Error, Reason},
+    grpc, rest,
+};
+
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a caller that was shed is told to wait.
+const SHED_DELAY: Duration = Duration::from_secs(1);
+
+/// What the server needs to be told; meanings in `config/default.toml`.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct ServerOptions {
+    pub max_request_bytes: usize,
+    pub max_concurrent_streams: u32,
+    pub max_concurrent_requests: usize,
+    pub request_timeout: Duration,
+    pub drain: Duration,
+}
+
+/// Why the server ended or could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A surface cannot be built.
+    #[error("cannot build the gRPC surface")]
+    Build(#[from] grpc::BuildError),
+    /// The listener failed.
+    #[error("the listener failed")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves until `drain` is cancelled and the open calls have ended, or `options.drain` has passed.
+///
+/// # Errors
+/// See [`ServerError`].
+pub async fn serve(
+    app: App,
+    options: ServerOptions,
+    listener: TcpListener,
+    drain: CancellationToken,
+) -> Result<(), ServerError> {
+    let (router, reporter) = router(app, &options).await?;
+    let serving = Server::builder()
+        .accept_http1(true)
+        .max_concurrent_streams(Some(options.max_concurrent_streams))
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(Routes::from(router))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            report_drain(drain.clone(), reporter),
+        );
+    let deadline = async {
+        drain.cancelled().await;
+        tokio::time::sleep(options.drain).await;
+    };
+    tokio::select! {
+        served = serving => Ok(served?),
+        () = deadline => {
+            tracing::warn!("calls were still open when the drain time ended");
+            Ok(())
+        }
+    }
+}
+
+/// Health says NOT_SERVING before the first connection is told to go.
+async fn report_drain(drain: CancellationToken, reporter: HealthReporter) {
+    drain.cancelled().await;
+    grpc::report_draining(&reporter).await;
+}
+
+async fn router(app: App, options: &ServerOptions) -> Result<(Router, HealthReporter), grpc::BuildError> {
+    let ServerOptions {
+        max_request_bytes, ..
+    } = *options;
+    let (services, reporter) = grpc::routes(app.clone(), grpc::GrpcOptions { max_request_bytes }).await?;
+    let admission = Admission {
+        permits: Arc::new(Semaphore::new(
+            options.max_concurrent_requests.min(Semaphore::MAX_PERMITS),
+        )),
+        timeout: options.request_timeout,
+    };
+    let admit = middleware::from_fn_with_state(admission, admit);
+    let grpc_routes = services
+        .prepare()
+        .into_axum_router()
+        .layer(admit.clone())
+        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(cors());
+    let rest_routes = rest::router(app, rest::RestOptions { max_request_bytes }).layer(admit);
+    let router = grpc_routes
+        .merge(rest_routes)
+        .fallback(not_found)
+        .layer(CatchPanicLayer::custom(answer_panic));
+    Ok((router, reporter))
+}
+
+/// gRPC-Web from any page: the token is a header that a page has to know, never a cookie.
+fn cors() -> CorsLayer {
+    let exposed = [
+        "grpc-status",
+        "grpc-message",
+        "grpc-status-details-bin",
+        "retry-after",
+    ];
+    CorsLayer::new()
+        .allow_origin(tower_http::cors::Any)
+        .allow_methods([http::Method::POST])
+        .allow_headers(tower_http::cors::Any)
+        .expose_headers(exposed.map(HeaderName::from_static))
+        .max_age(Duration::from_secs(86_400))
+}
+
+/// Limits that hold for every request of the process.
+#[derive(Debug, Clone)]
+struct Admission {
+    permits: Arc<Semaphore>,
+    timeout: Duration,
+}
+
+/// Sheds what is too much and ends what takes too long. Both count until the head of the answer, so
+/// a watch is neither shed nor cut off once it runs.
+async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+    let speaks_grpc = is_grpc(&request);
+    let Ok(_permit) = admission.permits.try_acquire() else {
+        if !speaks_grpc {
+            return rest::overloaded();
+        }
+        let error = Error::new(
+            Reason::TooManyRequests,
+            "the server is at its limit of requests; try again",
+        );
+        return grpc_answer(&error.with_retry_after(SHED_DELAY));
+    };
+    match tokio::time::timeout(admission.timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) if speaks_grpc => grpc_answer(&Error::new(
+            Reason::DeadlineExceeded,
+            "the call took longer than the server allows",
+        )),
+        Err(_) => rest::timed_out(),
+    }
+}
+
+async fn not_found(request: Request) -> Response {
+    if is_grpc(&request) {
+        let message = format!("method {} is not served here", request.uri().path());
+        return grpc_answer(&Error::new(Reason::MethodNotServed, message));
+    }
+    rest::not_found(request.uri())
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+fn grpc_answer(error: &Error) -> Response {
+    grpc::status::status(error).into_http::<Body>().into_response()
+}
+
+/// A panic is a fault of ours like any other. Which surface it hit is not known any more; the JSON body
+/// and its status serve both, since gRPC clients map 500 to UNKNOWN.
+fn answer_panic(payload: Box<dyn std::any::Any + Send>) -> Response {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    rest::panicked(&text)
+}

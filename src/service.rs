@@ -1,0 +1,262 @@
+//! Puts the parts together as configured and runs them until they drain.
+
+use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{
+        App, AppParts, Authenticator,
+        watch::{WatchHub, WatchOptions},
+    },
+    config::Config,
+    domain::embedding::ModelCatalog,
+    embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
+    fetch::{AllowListError, Egress, FetchError, GithubOptions},
+    index::{ChromaClient, ChromaOptions, IndexError},
+    server::{self, ServerError, ServerOptions},
+    store::{Store, StoreError, StoreOptions},
+    wake::{ChangeSignal, WorkSignal},
+    worker::{self, Environment, WorkerOptions},
+};
+
+/// What one process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// Answers calls.
+    pub api: bool,
+    /// Works on invocations.
+    pub worker: bool,
+}
+
+/// Why the service cannot start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The database.
+    #[error("the database (store.url) cannot be used")]
+    Store(#[from] StoreError),
+    /// The Chroma client.
+    #[error("the Chroma server (chroma.url) cannot be used")]
+    Chroma(#[from] IndexError),
+    /// A model.
+    #[error("a model of embedding.models cannot be loaded")]
+    Model(#[from] LoadError),
+    /// The egress policy.
+    #[error("egress.allow cannot be used")]
+    Egress(#[from] AllowListError),
+    /// The directory for repositories.
+    #[error("the directory for repositories (worker.directory) cannot be used")]
+    Directory(#[from] FetchError),
+    /// The server.
+    #[error("the server ended with an error")]
+    Server(#[from] ServerError),
+    /// A part of the service panicked.
+    #[error("a part of the service ended unexpectedly")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Connects to the configured database.
+///
+/// # Errors
+/// See [`Store::connect`].
+pub async fn connect_store(config: &Config) -> Result<Store, StoreError> {
+    let mut options = StoreOptions::new(config.store.url.expose());
+    options.max_connections = config.store.max_connections;
+    Store::connect(&options).await
+}
+
+/// A client of the configured Chroma server.
+///
+/// # Errors
+/// See [`ChromaClient::new`].
+pub fn chroma_client(config: &Config) -> Result<ChromaClient, IndexError> {
+    let mut options = ChromaOptions::new(config.chroma.url.clone());
+    options.timeout = Duration::from_secs(config.chroma.timeout_seconds);
+    options.deadline = options.timeout.saturating_mul(2);
+    options.token = config
+        .chroma
+        .token
+        .non_empty()
+        .map(|_| config.chroma.token.clone());
+    ChromaClient::new(options)
+}
+
+/// Loads the configured models.
+///
+/// # Errors
+/// See [`LoadError`]: names the model, the file and the places searched.
+pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
+    let directory = (!config.models.dir.as_os_str().is_empty()).then(|| config.models.dir.clone());
+    let directories = ModelDirectories::from_environment(directory);
+    let mut options = LocalOptions::default();
+    if let Some(threads) = NonZeroUsize::new(config.embedding.threads) {
+        options.threads = threads;
+    }
+    Embedders::load_local(
+        config.embedding.models.iter().map(String::as_str),
+        &directories,
+        options,
+    )
+}
+
+/// A service that runs.
+#[derive(Debug)]
+pub struct Service {
+    store: Store,
+    server: Option<JoinHandle<Result<(), ServerError>>>,
+    worker: Option<JoinHandle<()>>,
+    hub: Option<JoinHandle<()>>,
+}
+
+/// Starts what `roles` asks for; `listener` is needed for the API. Everything ends once `drain` is
+/// cancelled: streams with UNAVAILABLE, invocations finished or handed back.
+///
+/// # Errors
+/// See [`ServiceError`].
+pub async fn start(
+    config: Config,
+    roles: Roles,
+    listener: Option<TcpListener>,
+    drain: CancellationToken,
+) -> Result<Service, ServiceError> {
+    let store = connect_store(&config).await?;
+    if config.store.migrate_on_start {
+        store.migrate().await?;
+    }
+    let chroma = chroma_client(&config)?;
+    let models = config.clone();
+    // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
+    let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
+    let (work, changes) = (WorkSignal::default(), ChangeSignal::default());
+    let worker = if roles.worker {
+        let environment = Environment {
+            store: store.clone(),
+            chroma: chroma.clone(),
+            embedders: embedders.clone(),
+            github: github_options(&config)?,
+            work: work.clone(),
+            changes: changes.clone(),
+        };
+        Some(tokio::spawn(worker::run(
+            environment,
+            worker_options(&config),
+            drain.clone(),
+        )))
+    } else {
+        None
+    };
+    let (mut server, mut hub) = (None, None);
+    if let Some(listener) = listener {
+        let watches = WatchHub::new(
+            store.clone(),
+            watch_options(&config),
+            changes.clone(),
+            drain.clone(),
+        );
+        hub = Some(tokio::spawn(watches.clone().run()));
+        let app = App::new(AppParts {
+            store: store.clone(),
+            authenticator: Authenticator::new(config.auth.mode, store.clone()),
+            chroma,
+            catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
+            watches,
+            work,
+            changes,
+        });
+        server = Some(tokio::spawn(server::serve(
+            app,
+            server_options(&config),
+            listener,
+            drain,
+        )));
+    }
+    Ok(Service {
+        store,
+        server,
+        worker,
+        hub,
+    })
+}
+
+impl Service {
+    /// Waits until everything has drained.
+    ///
+    /// # Errors
+    /// The first part that ended with one.
+    pub async fn join(self) -> Result<(), ServiceError> {
+        let Self {
+            store,
+            server,
+            worker,
+            hub,
+        } = self;
+        let served = match server {
+            Some(server) => server
+                .await
+                .map_err(ServiceError::from)
+                .and_then(|served| Ok(served?)),
+            None => Ok(()),
+        };
+        if let Some(worker) = worker {
+            worker.await?;
+        }
+        if let Some(hub) = hub {
+            hub.abort();
+        }
+        store.close().await;
+        served
+    }
+}
+
+fn github_options(config: &Config) -> Result<GithubOptions, ServiceError> {
+    let directory = match config.worker.directory.as_os_str().is_empty() {
+        true => std::env::temp_dir().join("chroma-sync"),
+        false => PathBuf::from(&config.worker.directory),
+    };
+    let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
+    options.token = config
+        .github
+        .token
+        .non_empty()
+        .map(|_| config.github.token.clone());
+    options.max_file_bytes = config.github.max_file_bytes;
+    options.max_repository_bytes = config.github.max_repository_bytes;
+    options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
+    options.egress = Egress::parse(&config.egress.allow)?;
+    crate::fetch::remove_stale(&options.directory)?;
+    Ok(options)
+}
+
+fn worker_options(config: &Config) -> WorkerOptions {
+    let worker = &config.worker;
+    WorkerOptions {
+        concurrency: worker.concurrency,
+        max_concurrency_per_tenant: worker.max_concurrency_per_tenant,
+        lease: worker.lease(),
+        poll: Duration::from_secs(worker.poll_seconds),
+        max_failed_attempts: worker.max_failed_attempts,
+        backoff: Duration::from_secs(worker.backoff_seconds),
+        max_backoff: Duration::from_secs(worker.max_backoff_seconds),
+        drain: Duration::from_secs(config.server.drain_seconds),
+        stage_buffer_bytes: worker.stage_buffer_bytes,
+    }
+}
+
+fn watch_options(config: &Config) -> WatchOptions {
+    WatchOptions {
+        heartbeat: Duration::from_secs(config.watch.heartbeat_seconds),
+        poll: Duration::from_millis(config.watch.poll_milliseconds),
+        max_streams: config.watch.max_streams,
+    }
+}
+
+fn server_options(config: &Config) -> ServerOptions {
+    ServerOptions {
+        max_request_bytes: config.server.max_request_bytes,
+        max_concurrent_streams: config.server.max_concurrent_streams,
+        max_concurrent_requests: config.server.max_concurrent_requests,
+        request_timeout: Duration::from_secs(config.server.request_timeout_seconds),
+        drain: Duration::from_secs(config.server.drain_seconds),
+    }
+}

@@ -1,0 +1,144 @@
+//! API keys. A key is found by the digest of its token, so the token itself is never stored.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
+};
+
+use super::{
+    Store,
+    entities::api_key,
+    error::StoreError,
+    stored::{corrupt, decode, encode},
+};
+use crate::domain::{
+    api_key::{ApiKey, NewApiKey, Role},
+    ids::ApiKeyId,
+    names::{DatabaseName, TenantName},
+    time::Timestamp,
+};
+
+/// The most keys that a listing shows.
+const MAX_LISTED: u64 = 10_000;
+
+impl Store {
+    /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`StoreError::Rejected`] when the token's digest is taken.
+    pub async fn create_api_key(&self, new: NewApiKey) -> Result<ApiKey, StoreError> {
+        let key = ApiKey {
+            id: ApiKeyId::generate(),
+            name: new.name,
+            tenant: new.tenant,
+            role: new.role,
+            databases: new.databases,
+            create_time: self.now().await?,
+            expire_time: new.expire_time,
+            revoke_time: None,
+        };
+        let databases = key
+            .databases
+            .as_ref()
+            .map(|names| encode("api_keys.databases", names))
+            .transpose()?;
+        let row = api_key::ActiveModel {
+            id: Set(key.id.0),
+            name: Set(key.name.clone()),
+            tenant: Set(key.tenant.as_str().to_owned()),
+            role: Set(key.role.as_str().to_owned()),
+            token_sha256: Set(new.token_sha256.to_vec()),
+            databases: Set(databases),
+            create_time: Set(key.create_time.0),
+            expire_time: Set(key.expire_time.map(|time| time.0)),
+            revoke_time: Set(None),
+        };
+        self.write(row, |transaction, row| Box::pin(insert(transaction, row)))
+            .await?;
+        Ok(key)
+    }
+
+    /// The keys of `tenant`, or of all tenants, oldest first; at most 10,000.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_api_keys(&self, tenant: Option<&TenantName>) -> Result<Vec<ApiKey>, StoreError> {
+        let filter =
+            Condition::all().add_option(tenant.map(|tenant| api_key::COLUMN.tenant.eq(tenant.as_str())));
+        let select = api_key::Entity::find()
+            .filter(filter)
+            .order_by_asc(api_key::Column::Id)
+            .limit(MAX_LISTED);
+        let rows = self
+            .read(async |database| Ok(select.all(database).await?))
+            .await?;
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Revokes a key for good; false when there is none with this id, or it was revoked before.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn revoke_api_key(&self, id: ApiKeyId) -> Result<bool, StoreError> {
+        let now = self.now().await?;
+        self.write((id, now), |transaction, (id, now)| {
+            Box::pin(revoke(transaction, *id, *now))
+        })
+        .await
+    }
+
+    /// The key of a token, unless it is revoked, or expired at `now`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn find_api_key(
+        &self,
+        token_sha256: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<ApiKey>, StoreError> {
+        let not_expired = Condition::any()
+            .add(api_key::Column::ExpireTime.is_null())
+            .add(api_key::Column::ExpireTime.gt(now.0));
+        let select = api_key::Entity::find()
+            .filter(api_key::Column::TokenSha256.eq(token_sha256.to_vec()))
+            .filter(api_key::Column::RevokeTime.is_null())
+            .filter(not_expired);
+        self.read(async |database| select.one(database).await?.map(read).transpose())
+            .await
+    }
+}
+
+async fn insert(transaction: &DatabaseTransaction, row: &api_key::ActiveModel) -> Result<(), StoreError> {
+    api_key::Entity::insert(row.clone())
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(())
+}
+
+async fn revoke(transaction: &DatabaseTransaction, id: ApiKeyId, now: Timestamp) -> Result<bool, StoreError> {
+    let result = api_key::Entity::update_many()
+        .col_expr(api_key::Column::RevokeTime, Expr::value(now.0))
+        .filter(api_key::Column::Id.eq(id.0))
+        .filter(api_key::Column::RevokeTime.is_null())
+        .exec(transaction)
+        .await?;
+    Ok(result.rows_affected == 1)
+}
+
+fn read(row: api_key::Model) -> Result<ApiKey, StoreError> {
+    let id = ApiKeyId(row.id);
+    let names: Option<Vec<String>> = row
+        .databases
+        .map(|json| decode("api_keys.databases", id, json))
+        .transpose()?;
+    Ok(ApiKey {
+        id,
+        name: row.name,
+        tenant: TenantName::from_stored(row.tenant),
+        role: Role::parse("role", &row.role).map_err(|_| corrupt("api_keys.role", id))?,
+        databases: names.map(|names| names.into_iter().map(DatabaseName::from_stored).collect()),
+        create_time: Timestamp(row.create_time),
+        expire_time: row.expire_time.map(Timestamp),
+        revoke_time: row.revoke_time.map(Timestamp),
+    })
+}

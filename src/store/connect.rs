@@ -1,0 +1,137 @@
+//! Opens the pools of connections that a store works with.
+
+use std::time::Duration;
+
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection,
+    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+};
+
+use super::{StoreOptions, error::StoreError};
+
+/// Connections that read from SQLite at once. Reads are short, and more only contend for the cache.
+const SQLITE_READERS: u32 = 4;
+/// How often opening a SQLite file is tried while another process changes its journal mode.
+const SQLITE_OPEN_TRIES: u32 = 20;
+/// The pause between those tries.
+const SQLITE_OPEN_PAUSE: Duration = Duration::from_millis(50);
+/// How long a pooled connection may be idle before it is checked when it is next used.
+const CHECK_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// The pools of one database.
+pub(super) enum Pools {
+    /// One pool reads and writes.
+    Postgres(DatabaseConnection),
+    /// One connection writes, others read.
+    Sqlite {
+        writer: DatabaseConnection,
+        readers: DatabaseConnection,
+    },
+}
+
+/// Connects to the database that `options.url` names; a SQLite file is created when it is missing.
+pub(super) async fn connect(options: &StoreOptions) -> Result<Pools, StoreError> {
+    let url = url::Url::parse(&options.url).map_err(|_| StoreError::InvalidUrl {
+        problem: "it cannot be read as a URL",
+    })?;
+    match url.scheme() {
+        "postgres" | "postgresql" => Ok(Pools::Postgres(postgres(options).await?)),
+        "sqlite" if is_file(&options.url) => Ok(Pools::Sqlite {
+            // The writer goes first: it creates the file and turns the write-ahead log on.
+            writer: sqlite(options, SqliteAccess::Write).await?,
+            readers: sqlite(options, SqliteAccess::Read).await?,
+        }),
+        "sqlite" => Err(StoreError::InvalidUrl {
+            problem: "it must name a file, not memory",
+        }),
+        _ => Err(StoreError::InvalidUrl {
+            problem: "its scheme is neither sqlite nor postgres",
+        }),
+    }
+}
+
+/// A database in memory belongs to one connection, so the readers would see another, empty one.
+fn is_file(url: &str) -> bool {
+    let path = url
+        .split_once(':')
+        .map_or("", |(_, path)| path.trim_start_matches('/'));
+    !path.is_empty() && !path.starts_with(':') && !path.starts_with('?') && !url.contains("mode=memory")
+}
+
+fn common(options: &StoreOptions, connections: u32) -> ConnectOptions {
+    let mut connect = ConnectOptions::new(options.url.clone());
+    connect
+        .max_connections(connections)
+        .acquire_timeout(options.acquire_timeout)
+        .connect_timeout(options.acquire_timeout)
+        .test_before_acquire_if_idle_for(CHECK_AFTER_IDLE)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false);
+    connect
+}
+
+async fn postgres(options: &StoreOptions) -> Result<DatabaseConnection, StoreError> {
+    let mut connect = common(options, options.max_connections);
+    connect
+        .statement_timeout(options.statement_timeout)
+        .set_application_name("chroma-sync");
+    Ok(Database::connect(connect).await?)
+}
+
+#[derive(Clone, Copy)]
+enum SqliteAccess {
+    Read,
+    Write,
+}
+
+async fn sqlite(options: &StoreOptions, access: SqliteAccess) -> Result<DatabaseConnection, StoreError> {
+    let connections = match access {
+        SqliteAccess::Read => SQLITE_READERS,
+        SqliteAccess::Write => 1,
+    };
+    let busy_timeout = options.busy_timeout;
+    let mut connect = common(options, connections);
+    connect.map_sqlx_sqlite_opts(move |sqlite| {
+        let sqlite = sqlite
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // With the write-ahead log, only FULL syncs each commit to the disk.
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(busy_timeout);
+        match access {
+            SqliteAccess::Read => sqlite.pragma("query_only", "on"),
+            SqliteAccess::Write => sqlite,
+        }
+    });
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Turning the log on needs the file alone for a moment, and does not wait for it.
+        match Database::connect(connect.clone()).await.map_err(StoreError::from) {
+            Err(StoreError::Contended(_)) if tries < SQLITE_OPEN_TRIES => {
+                tokio::time::sleep(SQLITE_OPEN_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_file;
+
+    #[test]
+    fn a_sqlite_url_must_name_a_file() {
+        assert!(is_file("sqlite:///var/lib/chroma-sync/store.db"));
+        assert!(is_file("sqlite://store.db?mode=rwc"));
+        for url in [
+            "sqlite::memory:",
+            "sqlite://:memory:",
+            "sqlite://",
+            "sqlite:///x?mode=memory",
+        ] {
+            assert!(!is_file(url), "{url}");
+        }
+    }
+}

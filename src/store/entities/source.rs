@@ -1,0 +1,31 @@
+//! Table `sources`: never updated.
+
+use sea_orm::entity::prelude::*;
+
+#[sea_orm::model]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "sources")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: Uuid,
+    pub tenant: String,
+    pub database_name: String,
+    pub source_type: String,
+    /// Lowercase, because GitHub compares names without regard to case; the name as it was given is
+    /// in `settings`.
+    pub github_repository: Option<String>,
+    pub github_app_id: Option<String>,
+    #[sea_orm(column_type = "JsonBinary")]
+    pub settings: Json,
+    #[sea_orm(column_type = "JsonBinary")]
+    pub embedding: Json,
+    #[sea_orm(column_type = "JsonBinary")]
+    pub chunking: Json,
+    /// Unique within the tenant.
+    pub fingerprint: Vec<u8>,
+    pub create_time: i64,
+    /// Unique within the tenant.
+    pub request_id: Option<Uuid>,
+}
+
+impl ActiveModelBehavior for ActiveModel {}

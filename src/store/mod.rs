@@ -1,0 +1,199 @@
+//! The database: sources, invocations with their events and leases, the ledger, and API keys.
+//!
+//! The same code serves SQLite and PostgreSQL; every statement runs on both, and so does every test.
+//! Nothing above knows SQL, and nothing in here decides what a caller may do: functions for callers
+//! take a [`Scope`] and see nothing outside it, functions for workers take the lease (see [`lease`]).
+//!
+//! Absent on purpose: caches and notifications. The database is the truth; whoever wants to be woken
+//! compares revisions with [`Store::heads`].
+
+pub mod api_keys;
+pub mod clock;
+mod connect;
+pub mod documents;
+mod entities;
+pub mod error;
+pub mod events;
+pub mod invocations;
+pub mod lease;
+pub mod migrations;
+pub mod owned;
+mod paging;
+pub mod scope;
+pub mod sources;
+mod stored;
+mod transition;
+mod write;
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+
+pub use self::{
+    clock::{Clock, ManualClock},
+    documents::{DocumentPage, OutcomeName, Settled},
+    error::StoreError,
+    events::Event,
+    invocations::{CancelInvocation, CreateInvocation},
+    lease::{Claim, ClaimLimits, Held, Reaped, Renewal, RetryLater},
+    migrations::MigrationState,
+    owned::{OwnedDocument, OwnedDocuments},
+    scope::Scope,
+    sources::CreateSource,
+};
+use self::{
+    connect::Pools,
+    write::{Body, Writer},
+};
+use crate::domain::time::Timestamp;
+
+/// How to reach the database, and how long to wait for it.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// `sqlite:///path/to/file` or `postgres://user@host/database`.
+    pub url: String,
+    /// The most connections to PostgreSQL. SQLite has one that writes and four that read.
+    pub max_connections: u32,
+    /// How long to wait for a connection.
+    pub acquire_timeout: Duration,
+    /// How long PostgreSQL may work on one statement.
+    pub statement_timeout: Duration,
+    /// How long SQLite waits for another process that writes.
+    pub busy_timeout: Duration,
+    /// How long a call may take altogether, waiting included.
+    pub call_timeout: Duration,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl StoreOptions {
+    /// The defaults, for the database at `url`.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(20),
+            busy_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(30),
+            clock: Clock::System,
+        }
+    }
+}
+
+/// A connected database. Clones share its connections.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Store")
+            .field("backend", &self.backend())
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    reader: DatabaseConnection,
+    writer: Writer,
+    clock: Clock,
+    call_timeout: Duration,
+}
+
+impl Store {
+    /// Connects. The schema is not touched; see [`Store::migrate`].
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidUrl`], or [`StoreError::Unavailable`] when nothing answers there.
+    pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
+        let (reader, writer) = match connect::connect(options).await? {
+            Pools::Postgres(pool) => (pool.clone(), Writer::Concurrent(pool)),
+            Pools::Sqlite { writer, readers } => (readers, Writer::grouped(writer)),
+        };
+        let (clock, call_timeout) = (options.clock.clone(), options.call_timeout);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                reader,
+                writer,
+                clock,
+                call_timeout,
+            }),
+        })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// The reason why it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read(async |database| Ok(database.ping().await?)).await
+    }
+
+    /// The time all processes agree on: that of the server on PostgreSQL, of the machine on SQLite.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn now(&self) -> Result<Timestamp, StoreError> {
+        match &self.inner.clock {
+            Clock::Manual(clock) => Ok(clock.now()),
+            Clock::System => match self.backend() {
+                DbBackend::Postgres => self.read(server_time).await,
+                _ => Ok(Timestamp::now()),
+            },
+        }
+    }
+
+    /// Waits for the writes under way and closes the connections; later calls fail.
+    pub async fn close(&self) {
+        self.inner.writer.close().await;
+        // What cannot be closed properly is closed by the end of the process.
+        self.inner.reader.close_by_ref().await.ok();
+    }
+
+    fn backend(&self) -> DbBackend {
+        self.inner.reader.get_database_backend()
+    }
+
+    /// Reads, within the time a call may take.
+    async fn read<'a, T, F>(
+        &'a self,
+        query: impl FnOnce(&'a DatabaseConnection) -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let answer = tokio::time::timeout(self.inner.call_timeout, query(&self.inner.reader)).await;
+        answer.map_err(|_| StoreError::TimedOut)?
+    }
+
+    /// Writes, within the time a call may take; the answer means that the write is durable.
+    async fn write<I, T>(&self, input: I, body: Body<I, T>) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        let answer =
+            tokio::time::timeout(self.inner.call_timeout, self.inner.writer.write(input, body)).await;
+        answer.map_err(|_| StoreError::TimedOut)?
+    }
+
+    /// Writes, however long it takes.
+    async fn write_unbounded<I, T>(&self, input: I, body: Body<I, T>) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
+        self.inner.writer.write(input, body).await
+    }
+}
+
+async fn server_time(database: &DatabaseConnection) -> Result<Timestamp, StoreError> {
+    let select = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
+    let statement = Statement::from_string(DbBackend::Postgres, select);
+    let row = database.query_one_raw(statement).await?;
+    let row = row.ok_or(StoreError::TimedOut)?;
+    Ok(Timestamp(row.try_get("", "now")?))
+}

@@ -1,0 +1,59 @@
+//! What a caller may see. Every read on a caller's behalf starts from a select made here, so none
+//! can forget the tenant.
+//!
+//! Workers read across tenants; they reach an invocation through its lease instead.
+
+use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
+
+use super::entities::{invocation, source};
+use crate::domain::names::{DatabaseName, TenantName};
+
+/// What a caller may see: one tenant, or some of its databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The tenant.
+    pub tenant: TenantName,
+    /// The only databases; none means all of the tenant's, an empty list means nothing at all.
+    pub databases: Option<Vec<DatabaseName>>,
+}
+
+impl Scope {
+    /// Everything that belongs to `tenant`.
+    pub fn tenant(tenant: TenantName) -> Self {
+        Self {
+            tenant,
+            databases: None,
+        }
+    }
+
+    pub(super) fn select_sources(&self) -> Select<source::Entity> {
+        source::Entity::find().filter(self.sources())
+    }
+
+    pub(super) fn select_invocations(&self) -> Select<invocation::Entity> {
+        invocation::Entity::find().filter(self.invocations())
+    }
+
+    pub(super) fn sources(&self) -> Condition {
+        Condition::all()
+            .add(source::COLUMN.tenant.eq(self.tenant.as_str()))
+            .add_option(
+                self.database_names()
+                    .map(|names| source::COLUMN.database_name.is_in(names)),
+            )
+    }
+
+    pub(super) fn invocations(&self) -> Condition {
+        Condition::all()
+            .add(invocation::COLUMN.tenant.eq(self.tenant.as_str()))
+            .add_option(
+                self.database_names()
+                    .map(|names| invocation::COLUMN.database_name.is_in(names)),
+            )
+    }
+
+    fn database_names(&self) -> Option<Vec<&str>> {
+        let databases = self.databases.as_ref()?;
+        Some(databases.iter().map(DatabaseName::as_str).collect())
+    }
+}

@@ -1,0 +1,234 @@
+//! Sources: created, read, deleted, never changed.
+
+use sea_orm::{
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    sea_query::OnConflict,
+};
+use uuid::Uuid;
+
+use super::{
+    Store,
+    entities::source,
+    error::StoreError,
+    paging::page,
+    scope::Scope,
+    stored::{StoredSettings, corrupt, decode, encode},
+};
+use crate::domain::{
+    ids::SourceId,
+    names::{DatabaseName, TenantName},
+    page::{Page, PageRequest},
+    source::{GithubSource, NewSource, Source, SourceFilter, SourceSettings},
+    time::Timestamp,
+};
+
+/// How a request to create a source ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CreateSource {
+    /// It was created.
+    Created(Source),
+    /// The tenant has a source with the same settings already.
+    Exists(SourceId),
+    /// The same request was answered before, with this source.
+    Repeated(Source),
+    /// The request id was used before, for another source.
+    RequestIdReused,
+}
+
+/// A row to insert, and what decides a conflict.
+struct NewRow {
+    row: source::ActiveModel,
+    tenant: String,
+    fingerprint: Vec<u8>,
+    request_id: Option<Uuid>,
+}
+
+impl Store {
+    /// Creates a source, unless the tenant has one with the same fingerprint.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn create_source(
+        &self,
+        tenant: &TenantName,
+        new: NewSource,
+        request_id: Option<Uuid>,
+    ) -> Result<CreateSource, StoreError> {
+        let fingerprint = new.fingerprint().to_vec();
+        let (github_repository, github_app_id) = match &new.settings {
+            SourceSettings::Github(GithubSource {
+                repository,
+                app_id,
+                include_globs: _,
+            }) => {
+                let app_id = app_id.as_ref().map(|id| id.as_str().to_owned());
+                (Some(repository.as_str().to_ascii_lowercase()), app_id)
+            }
+        };
+        let row = source::ActiveModel {
+            id: Set(SourceId::generate().0),
+            tenant: Set(tenant.as_str().to_owned()),
+            database_name: Set(new.database.as_str().to_owned()),
+            source_type: Set(new.settings.source_type().as_str().to_owned()),
+            github_repository: Set(github_repository),
+            github_app_id: Set(github_app_id),
+            settings: Set(encode("sources.settings", &StoredSettings::from(&new.settings))?),
+            embedding: Set(encode("sources.embedding", &new.embedding)?),
+            chunking: Set(encode("sources.chunking", &new.chunking)?),
+            fingerprint: Set(fingerprint.clone()),
+            create_time: Set(self.now().await?.0),
+            request_id: Set(request_id),
+        };
+        let new_row = NewRow {
+            row,
+            tenant: tenant.as_str().to_owned(),
+            fingerprint,
+            request_id,
+        };
+        self.write(new_row, |transaction, new_row| {
+            Box::pin(create(transaction, new_row))
+        })
+        .await
+    }
+
+    /// The source with this id, if it is in scope.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn get_source(&self, scope: &Scope, id: SourceId) -> Result<Option<Source>, StoreError> {
+        let select = scope.select_sources().filter(source::Column::Id.eq(id.0));
+        self.read(async |database| select.one(database).await?.map(read).transpose())
+            .await
+    }
+
+    /// One page of the sources in scope that pass `filter`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn list_sources(
+        &self,
+        scope: &Scope,
+        filter: &SourceFilter,
+        request: &PageRequest,
+    ) -> Result<Page<Source>, StoreError> {
+        let SourceFilter {
+            database,
+            source_type,
+            github_app_id,
+            github_repository,
+        } = filter;
+        let repository = github_repository
+            .as_ref()
+            .map(|name| name.as_str().to_ascii_lowercase());
+        let filter = Condition::all()
+            .add_option(
+                database
+                    .as_ref()
+                    .map(|name| source::Column::DatabaseName.eq(name.as_str())),
+            )
+            .add_option(source_type.map(|source_type| source::Column::SourceType.eq(source_type.as_str())))
+            .add_option(
+                github_app_id
+                    .as_ref()
+                    .map(|app| source::Column::GithubAppId.eq(app.as_str())),
+            )
+            .add_option(repository.map(|name| source::Column::GithubRepository.eq(name)));
+        let select = scope.select_sources().filter(filter);
+        self.read(async |database| {
+            page(database, select, source::Column::Id, request, |row| row.id, read).await
+        })
+        .await
+    }
+
+    /// Deletes a source; false when none with this id is in scope. Its invocations stay, and run on with
+    /// the settings they were created with.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delete_source(&self, scope: &Scope, id: SourceId) -> Result<bool, StoreError> {
+        let condition = scope.sources().add(source::Column::Id.eq(id.0));
+        self.write(condition, |transaction, condition| {
+            Box::pin(delete(transaction, condition))
+        })
+        .await
+    }
+}
+
+async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateSource, StoreError> {
+    if let Some(answer) = answered_before(transaction, new).await? {
+        return Ok(answer);
+    }
+    // Without a target, the clause covers every unique index of the table.
+    let inserted = source::Entity::insert(new.row.clone())
+        .on_conflict(OnConflict::new().do_nothing().to_owned())
+        .exec_without_returning(transaction)
+        .await?;
+    if inserted == 0 {
+        return conflict(transaction, new).await;
+    }
+    let id = new.row.id.clone().take().unwrap_or_default();
+    let row = source::Entity::find_by_id(id).one(transaction).await?;
+    let row = row.ok_or_else(|| corrupt("sources.id", id))?;
+    Ok(CreateSource::Created(read(row)?))
+}
+
+/// What the request id led to when it was used before.
+async fn answered_before(
+    transaction: &DatabaseTransaction,
+    new: &NewRow,
+) -> Result<Option<CreateSource>, StoreError> {
+    let Some(request_id) = new.request_id else {
+        return Ok(None);
+    };
+    let earlier = source::Entity::find()
+        .filter(source::Column::Tenant.eq(new.tenant.as_str()))
+        .filter(source::Column::RequestId.eq(request_id))
+        .one(transaction)
+        .await?;
+    Ok(match earlier {
+        None => None,
+        Some(row) if row.fingerprint == new.fingerprint => Some(CreateSource::Repeated(read(row)?)),
+        Some(_) => Some(CreateSource::RequestIdReused),
+    })
+}
+
+/// Why nothing was inserted: the request id or the fingerprint is taken.
+async fn conflict(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateSource, StoreError> {
+    if let Some(answer) = answered_before(transaction, new).await? {
+        return Ok(answer);
+    }
+    let same = source::Entity::find()
+        .filter(source::Column::Tenant.eq(new.tenant.as_str()))
+        .filter(source::Column::Fingerprint.eq(new.fingerprint.clone()))
+        .one(transaction)
+        .await?;
+    match same {
+        Some(row) => Ok(CreateSource::Exists(SourceId(row.id))),
+        // Whoever was in the way was deleted in this very moment; the write is tried again.
+        None => Err(StoreError::Contended(DbErr::RecordNotInserted)),
+    }
+}
+
+async fn delete(transaction: &DatabaseTransaction, condition: &Condition) -> Result<bool, StoreError> {
+    let result = source::Entity::delete_many()
+        .filter(condition.clone())
+        .exec(transaction)
+        .await?;
+    Ok(result.rows_affected == 1)
+}
+
+pub(super) fn read(row: source::Model) -> Result<Source, StoreError> {
+    let id = SourceId(row.id);
+    let settings: StoredSettings = decode("sources.settings", id, row.settings)?;
+    Ok(Source {
+        id,
+        tenant: TenantName::from_stored(row.tenant),
+        database: DatabaseName::from_stored(row.database_name),
+        settings: settings
+            .restore()
+            .ok_or_else(|| corrupt("sources.settings", id))?,
+        embedding: decode("sources.embedding", id, row.embedding)?,
+        chunking: decode("sources.chunking", id, row.chunking)?,
+        create_time: Timestamp(row.create_time),
+    })
+}

@@ -1,0 +1,260 @@
+//! How domain values lie in JSON columns.
+//!
+//! These types are the only description of that JSON. A field may be added when it has a default; a
+//! field is never renamed, because rows of earlier releases must stay readable.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{entities::invocation, error::StoreError};
+use crate::domain::{
+    chunking::Chunking,
+    embedding::Embedding,
+    globs::Globs,
+    ids::{InvocationId, SourceId},
+    invocation::{
+        Failure, GitReference, Invocation, InvocationInput, Phase, Plan, Progress, State, StateName,
+        Statistics, Wait,
+    },
+    names::{CollectionName, DatabaseName, TenantName},
+    source::{GithubAppId, GithubSource, RepositoryName, SourceSettings},
+    time::Timestamp,
+};
+
+/// Writes a value as JSON.
+pub(super) fn encode<T: Serialize>(column: &'static str, value: &T) -> Result<Value, StoreError> {
+    serde_json::to_value(value).map_err(|_| StoreError::Corrupt {
+        column,
+        row: "a new row".to_owned(),
+    })
+}
+
+/// Reads a JSON column of the row named by `row`.
+pub(super) fn decode<T: DeserializeOwned>(
+    column: &'static str,
+    row: impl std::fmt::Display,
+    value: Value,
+) -> Result<T, StoreError> {
+    serde_json::from_value(value).map_err(|_| corrupt(column, row))
+}
+
+/// The error of a column whose value is outside its type.
+pub(super) fn corrupt(column: &'static str, row: impl std::fmt::Display) -> StoreError {
+    StoreError::Corrupt {
+        column,
+        row: row.to_string(),
+    }
+}
+
+/// Replaces NUL characters, which PostgreSQL keeps in no text.
+pub(super) fn without_nul(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// A count as SQL keeps it; counts beyond 2^63 stay at that.
+pub(super) fn to_sql(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// A [`SourceSettings`].
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum StoredSettings {
+    Github {
+        repository: String,
+        app_id: Option<String>,
+        include_globs: Option<Vec<String>>,
+    },
+}
+
+impl From<&SourceSettings> for StoredSettings {
+    fn from(settings: &SourceSettings) -> Self {
+        match settings {
+            SourceSettings::Github(GithubSource {
+                repository,
+                app_id,
+                include_globs,
+            }) => Self::Github {
+                repository: repository.as_str().to_owned(),
+                app_id: app_id.as_ref().map(|id| id.as_str().to_owned()),
+                include_globs: include_globs.as_ref().map(|globs| globs.patterns().to_vec()),
+            },
+        }
+    }
+}
+
+impl StoredSettings {
+    /// None when a pattern no longer compiles.
+    pub(super) fn restore(self) -> Option<SourceSettings> {
+        match self {
+            Self::Github {
+                repository,
+                app_id,
+                include_globs,
+            } => {
+                let globs = include_globs.map(|patterns| Globs::parse("include_globs", &patterns));
+                Some(SourceSettings::Github(GithubSource {
+                    repository: RepositoryName::from_stored(repository),
+                    app_id: app_id.map(GithubAppId::from_stored),
+                    include_globs: globs.transpose().ok()?,
+                }))
+            }
+        }
+    }
+}
+
+/// An [`InvocationInput`].
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum StoredInput {
+    Github { reference: Option<GitReference> },
+}
+
+impl From<&InvocationInput> for StoredInput {
+    fn from(input: &InvocationInput) -> Self {
+        match input {
+            InvocationInput::Github { reference } => Self::Github {
+                reference: reference.clone(),
+            },
+        }
+    }
+}
+
+impl StoredInput {
+    fn restore(self) -> InvocationInput {
+        match self {
+            Self::Github { reference } => InvocationInput::Github { reference },
+        }
+    }
+}
+
+/// A [`Plan`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredPlan {
+    pub(super) settings: StoredSettings,
+    pub(super) embedding: Embedding,
+    pub(super) chunking: Chunking,
+}
+
+impl StoredPlan {
+    /// None when the settings can no longer be read.
+    pub(super) fn restore(self) -> Option<Plan> {
+        let Self {
+            settings,
+            embedding,
+            chunking,
+        } = self;
+        Some(Plan {
+            settings: settings.restore()?,
+            embedding,
+            chunking,
+        })
+    }
+}
+
+/// An [`Invocation`] as it was at one revision.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredInvocation {
+    id: InvocationId,
+    tenant: String,
+    source_id: Option<SourceId>,
+    database: String,
+    collection: String,
+    input: StoredInput,
+    state: StateName,
+    start_time: Option<Timestamp>,
+    finish_time: Option<Timestamp>,
+    failure: Option<Failure>,
+    revision: u64,
+    progress_version: u64,
+    phase: Phase,
+    wait: Option<Wait>,
+    statistics: Statistics,
+    attempt: u32,
+    resolved_commit: Option<String>,
+    create_time: Timestamp,
+}
+
+impl StoredInvocation {
+    /// Reads the row of an invocation.
+    pub(super) fn from_row(row: invocation::Model) -> Result<Self, StoreError> {
+        let id = InvocationId(row.id);
+        let out_of_range = |column| move |_| corrupt(column, id);
+        Ok(Self {
+            id,
+            tenant: row.tenant,
+            source_id: row.source_id.map(SourceId),
+            database: row.database_name,
+            collection: row.collection_name,
+            input: decode("invocations.input", id, row.input)?,
+            state: StateName::parse("state", &row.state).map_err(|_| corrupt("invocations.state", id))?,
+            start_time: row.start_time.map(Timestamp),
+            finish_time: row.finish_time.map(Timestamp),
+            failure: row
+                .failure
+                .map(|json| decode("invocations.failure", id, json))
+                .transpose()?,
+            revision: u64::try_from(row.revision).map_err(out_of_range("invocations.revision"))?,
+            progress_version: u64::try_from(row.progress_version)
+                .map_err(out_of_range("invocations.progress_version"))?,
+            phase: Phase::from_name(&row.phase).ok_or_else(|| corrupt("invocations.phase", id))?,
+            wait: row
+                .wait
+                .map(|json| decode("invocations.wait", id, json))
+                .transpose()?,
+            statistics: decode("invocations.statistics", id, row.statistics)?,
+            attempt: u32::try_from(row.attempt).map_err(out_of_range("invocations.attempt"))?,
+            resolved_commit: row.resolved_commit,
+            create_time: Timestamp(row.create_time),
+        })
+    }
+
+    /// The invocation; an error when the state lacks the data that belongs to it.
+    pub(super) fn restore(self) -> Result<Invocation, StoreError> {
+        let missing = || corrupt("invocations.state", self.id);
+        let start_time = self.start_time.ok_or_else(missing);
+        let finish_time = self.finish_time.ok_or_else(missing);
+        let state = match self.state {
+            StateName::Pending => State::Pending,
+            StateName::Processing => State::Processing {
+                start_time: start_time?,
+            },
+            StateName::Complete => State::Complete {
+                start_time: start_time?,
+                finish_time: finish_time?,
+            },
+            StateName::Failed => State::Failed {
+                start_time: start_time?,
+                finish_time: finish_time?,
+                failure: self.failure.ok_or_else(missing)?,
+            },
+            StateName::Cancelled => State::Cancelled {
+                finish_time: finish_time?,
+            },
+        };
+        Ok(Invocation {
+            id: self.id,
+            tenant: TenantName::from_stored(self.tenant),
+            source_id: self.source_id,
+            database: DatabaseName::from_stored(self.database),
+            collection: CollectionName::from_stored(self.collection),
+            input: self.input.restore(),
+            state,
+            revision: self.revision,
+            progress_version: self.progress_version,
+            progress: Progress {
+                phase: self.phase,
+                wait: self.wait,
+                statistics: self.statistics,
+            },
+            attempt: self.attempt,
+            resolved_commit: self.resolved_commit,
+            create_time: self.create_time,
+        })
+    }
+}
+
+/// Reads an invocation from its row.
+pub(super) fn invocation(row: invocation::Model) -> Result<Invocation, StoreError> {
+    StoredInvocation::from_row(row)?.restore()
+}

@@ -1,0 +1,93 @@
+//! What can go wrong in an attempt, and what happens then.
+
+use std::time::Duration;
+
+use crate::{
+    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, store::StoreError,
+};
+
+/// Why an attempt ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttemptError {
+    /// The repository could not be fetched or read.
+    #[error("fetching failed")]
+    Fetch(#[from] FetchError),
+    /// The model could not embed.
+    #[error("embedding failed")]
+    Embed(#[from] EmbedError),
+    /// The Chroma server refused or is away.
+    #[error("indexing failed")]
+    Index(#[from] IndexError),
+    /// The service's own database is away.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// Another worker may have the invocation by now.
+    #[error("the lease was lost")]
+    LeaseLost,
+    /// The model of the source is not served by this worker.
+    #[error("model {0} is not served")]
+    ModelNotServed(String),
+    /// A stage ended without saying why; a fault of ours.
+    #[error("stage {0} ended unexpectedly")]
+    StageEnded(&'static str),
+}
+
+/// What follows from an error.
+#[derive(Debug)]
+pub(super) enum Disposition {
+    /// Worth another attempt, after at least this wait where one is known.
+    Retry {
+        failure: Failure,
+        wait: Option<Duration>,
+    },
+    /// Trying again would change nothing.
+    Fail(Failure),
+    /// The invocation is someone else's now: write nothing.
+    Abandon,
+}
+
+impl AttemptError {
+    pub(super) fn disposition(&self) -> Disposition {
+        let (transient, failure, wait) = match self {
+            Self::LeaseLost => return Disposition::Abandon,
+            Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Index(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Embed(error) => {
+                let message = format!("embedding failed: {error}");
+                (
+                    error.is_transient(),
+                    Failure {
+                        reason: "EMBEDDING_FAILED".to_owned(),
+                        message,
+                    },
+                    None,
+                )
+            }
+            Self::Store(_) => (true, internal("the service's database did not answer"), None),
+            Self::ModelNotServed(model) => {
+                let message = format!("this worker does not serve model {model}; add it to embedding.models");
+                (
+                    false,
+                    Failure {
+                        reason: "MODEL_NOT_SERVED".to_owned(),
+                        message,
+                    },
+                    None,
+                )
+            }
+            Self::StageEnded(stage) => (true, internal(&format!("stage {stage} ended unexpectedly")), None),
+        };
+        if transient {
+            Disposition::Retry { failure, wait }
+        } else {
+            Disposition::Fail(failure)
+        }
+    }
+}
+
+fn internal(message: &str) -> Failure {
+    Failure {
+        reason: "INTERNAL".to_owned(),
+        message: message.to_owned(),
+    }
+}

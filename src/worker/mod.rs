@@ -1,0 +1,68 @@
+//! The worker: claims invocations and runs each through `fetch -> chunk -> embed -> index`.
+//!
+//! Many workers may share one database. What keeps them apart is the lease (see `store::lease`): an
+//! attempt renews it in the background and is fenced by its number in every write. Absent on purpose:
+//! any order from the transports. A wake-up only saves the wait for the next look at the database.
+
+mod attempt;
+mod failure;
+mod lease_guard;
+mod pipeline;
+mod progress;
+mod reaper;
+mod runner;
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::ids::WorkerId,
+    embed::Embedders,
+    fetch::GithubOptions,
+    index::ChromaClient,
+    store::Store,
+    wake::{ChangeSignal, WorkSignal},
+};
+
+/// Everything an attempt needs from outside.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The service's own database.
+    pub store: Store,
+    /// The Chroma server.
+    pub chroma: ChromaClient,
+    /// The models.
+    pub embedders: Embedders,
+    /// How repositories are fetched.
+    pub github: GithubOptions,
+    /// Wakes this worker.
+    pub work: WorkSignal,
+    /// Wakes the watches of this process.
+    pub changes: ChangeSignal,
+}
+
+/// How a worker behaves; meanings in `config/default.toml`.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct WorkerOptions {
+    pub concurrency: usize,
+    pub max_concurrency_per_tenant: u32,
+    pub lease: Duration,
+    pub poll: Duration,
+    pub max_failed_attempts: u32,
+    pub backoff: Duration,
+    pub max_backoff: Duration,
+    pub drain: Duration,
+    pub stage_buffer_bytes: usize,
+}
+
+/// Works until `drain` is cancelled, then finishes what it has or hands it back.
+pub async fn run(environment: Environment, options: WorkerOptions, drain: CancellationToken) {
+    let id = WorkerId::generate();
+    tracing::info!(worker.id = %id, concurrency = options.concurrency, "worker started");
+    let reaper = tokio::spawn(reaper::run(environment.clone(), options, drain.clone()));
+    runner::run(environment, options, id, drain).await;
+    reaper.abort();
+    tracing::info!(worker.id = %id, "worker ended");
+}

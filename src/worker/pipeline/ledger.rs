@@ -1,0 +1,135 @@
+//! The ledger at the start of an attempt: everything that was listed is written down first, so that
+//! nothing vanishes silently and a later attempt knows what an earlier one may have written.
+
+use crate::{
+    domain::{
+        document::{Document, DocumentOutcome},
+        invocation::Statistics,
+    },
+    fetch::{Entry, Listed},
+    store::{DocumentPage, Held, Store},
+    worker::{failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
+};
+
+/// Rows written or read in one go.
+const ROWS: usize = 500;
+
+/// Writes the listing down, or takes up that of an earlier attempt. Returns the ordinals that are left
+/// to be loaded.
+pub(super) async fn prepare(
+    store: &Store,
+    lease: &Lease,
+    entries: &[Entry],
+    progress: &ProgressHandle,
+) -> Result<Vec<u32>, AttemptError> {
+    if lease.attempt > 1
+        && let Some(pending) = resume(store, lease, entries).await?
+    {
+        return Ok(pending);
+    }
+    held(store.clear_documents(lease.invocation, lease.attempt).await?)?;
+    let mut pending = Vec::with_capacity(entries.len());
+    let mut counts = Statistics::default();
+    let mut rows = Vec::with_capacity(ROWS);
+    for (ordinal, entry) in (0_u32..).zip(entries) {
+        counts.documents_discovered += 1;
+        let outcome = match entry.decision {
+            Listed::Load => {
+                pending.push(ordinal);
+                DocumentOutcome::Discovered
+            }
+            Listed::Skip(rule) => {
+                counts.documents_skipped += 1;
+                DocumentOutcome::Skipped(rule)
+            }
+        };
+        rows.push(Document {
+            ordinal,
+            document_key: entry.document_key.clone(),
+            version_key: entry.version_key.clone(),
+            size_bytes: entry.size_bytes,
+            outcome,
+            chunks: 0,
+        });
+        if rows.len() == ROWS {
+            held(
+                store
+                    .record_discovered(lease.invocation, lease.attempt, std::mem::take(&mut rows))
+                    .await?,
+            )?;
+        }
+    }
+    if !rows.is_empty() {
+        held(
+            store
+                .record_discovered(lease.invocation, lease.attempt, rows)
+                .await?,
+        )?;
+    }
+    // A listing that is written anew starts the counts anew; the times go on.
+    progress.count(|statistics| {
+        *statistics = Statistics {
+            fetch_ms: statistics.fetch_ms,
+            chunk_ms: statistics.chunk_ms,
+            embed_ms: statistics.embed_ms,
+            index_ms: statistics.index_ms,
+            ..counts
+        };
+    });
+    held(
+        store
+            .record_outcomes(lease.invocation, lease.attempt, &[], &progress.snapshot())
+            .await?,
+    )?;
+    Ok(pending)
+}
+
+/// What an earlier attempt left to do, if its listing is whole and the same as this one.
+async fn resume(store: &Store, lease: &Lease, entries: &[Entry]) -> Result<Option<Vec<u32>>, AttemptError> {
+    let mut pending = Vec::new();
+    let mut after = None;
+    let mut seen = 0;
+    loop {
+        let page = DocumentPage {
+            after,
+            limit: ROWS as u64,
+        };
+        let documents = store.list_documents(lease.invocation, None, page).await?;
+        let Some(last) = documents.last() else { break };
+        after = Some(last.ordinal);
+        for document in &documents {
+            if document.outcome == DocumentOutcome::Removed {
+                continue;
+            }
+            let same = entries.get(document.ordinal as usize).is_some_and(|entry| {
+                entry.document_key == document.document_key && entry.version_key == document.version_key
+            });
+            if !same {
+                return Ok(None);
+            }
+            seen += 1;
+            if is_left(&document.outcome) {
+                pending.push(document.ordinal);
+            }
+        }
+    }
+    Ok((seen == entries.len() && seen > 0).then_some(pending))
+}
+
+fn is_left(outcome: &DocumentOutcome) -> bool {
+    match outcome {
+        DocumentOutcome::Discovered => true,
+        DocumentOutcome::Indexed
+        | DocumentOutcome::Unchanged
+        | DocumentOutcome::Removed
+        | DocumentOutcome::Skipped(_)
+        | DocumentOutcome::Failed(_) => false,
+    }
+}
+
+pub(super) fn held(held: Held) -> Result<(), AttemptError> {
+    match held {
+        Held::Held => Ok(()),
+        Held::Lost => Err(AttemptError::LeaseLost),
+    }
+}

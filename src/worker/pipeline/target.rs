@@ -1,0 +1,128 @@
+//! The collection an attempt writes to, fenced by its lease.
+//!
+//! Chroma knows no leases, so the fence is time: a write is sent only while the lease holds, and is
+//! given up before the lease can run out.
+
+use std::{collections::HashMap, future::Future, time::Duration};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    domain::embedding::ModelDescription,
+    index::{
+        ChromaClient, Collection, CollectionSettings, EmbeddingFunction, FINISHED_INGEST, IndexError, Record,
+    },
+    store::Claim,
+    worker::{Environment, failure::AttemptError, lease_guard::Lease},
+};
+
+/// Time before the end of the lease from which no write is sent any more.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// A collection, opened.
+#[derive(Debug)]
+pub(super) struct Target {
+    chroma: ChromaClient,
+    collection: Collection,
+    /// Whether it held records before this attempt, so that documents are replaced and not just added.
+    held_records: bool,
+}
+
+impl Target {
+    /// Gets or creates the collection and says in its metadata that a sync is under way.
+    pub(super) async fn open(
+        environment: &Environment,
+        claim: &Claim,
+        lease: &Lease,
+        model: &ModelDescription,
+    ) -> Result<Self, AttemptError> {
+        let chroma = environment.chroma.clone();
+        let invocation = &claim.invocation;
+        let settings = CollectionSettings {
+            embedding_function: EmbeddingFunction::for_model(&model.name)?,
+            dimensions: model.dimensions,
+            metadata: finished_ingest(false),
+        };
+        let opening = async {
+            let (tenant, database, name) = (&invocation.tenant, &invocation.database, &invocation.collection);
+            let collection = chroma
+                .get_or_create_collection(tenant, database, name, &settings)
+                .await?;
+            chroma
+                .merge_collection_metadata(&collection, finished_ingest(false))
+                .await?;
+            let held_records = chroma.count(&collection).await? > 0;
+            Ok((collection, held_records))
+        };
+        let (collection, held_records) = fenced(lease, opening).await?;
+        Ok(Self {
+            chroma,
+            collection,
+            held_records,
+        })
+    }
+
+    /// Writes records; existing ids are overwritten.
+    pub(super) async fn upsert(&self, lease: &Lease, records: Vec<Record>) -> Result<(), AttemptError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        fenced(lease, self.chroma.upsert(&self.collection, &records)).await
+    }
+
+    /// Deletes records by id.
+    pub(super) async fn delete(&self, lease: &Lease, ids: Vec<String>) -> Result<(), AttemptError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        fenced(lease, self.chroma.delete_records(&self.collection, &ids)).await
+    }
+
+    /// Ids that the collection holds of the documents with these key digests.
+    pub(super) async fn records_of(
+        &self,
+        key_digests: &[String],
+    ) -> Result<HashMap<String, Vec<String>>, AttemptError> {
+        if !self.held_records || key_digests.is_empty() {
+            return Ok(HashMap::new());
+        }
+        Ok(self
+            .chroma
+            .record_ids_of_documents(&self.collection, key_digests)
+            .await?)
+    }
+
+    /// Says in the metadata that the collection is whole.
+    pub(super) async fn mark_finished(&self, lease: &Lease) -> Result<(), AttemptError> {
+        fenced(
+            lease,
+            self.chroma
+                .merge_collection_metadata(&self.collection, finished_ingest(true)),
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+fn finished_ingest(finished: bool) -> Map<String, Value> {
+    Map::from_iter([(FINISHED_INGEST.to_owned(), json!(finished))])
+}
+
+/// Runs a write only while the lease holds.
+async fn fenced<T>(
+    lease: &Lease,
+    write: impl Future<Output = Result<T, IndexError>>,
+) -> Result<T, AttemptError> {
+    tokio::pin!(write);
+    loop {
+        let remaining = lease.remaining().saturating_sub(MARGIN);
+        if remaining.is_zero() || lease.lost().is_cancelled() {
+            return Err(AttemptError::LeaseLost);
+        }
+        match tokio::time::timeout(remaining, &mut write).await {
+            Ok(result) => return Ok(result?),
+            // The lease may have been renewed meanwhile; the write goes on only then.
+            Err(_) => {}
+        }
+    }
+}

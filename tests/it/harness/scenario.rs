@@ -1,0 +1,139 @@
+//! What most tests need: repositories, a database in Chroma, a store, and a key for each role.
+
+use std::path::PathBuf;
+
+use chroma_sync::proto::{self, invocation::State, watch_invocation_response::Kind};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tonic::Status;
+
+use super::{
+    chroma::ChromaDatabase,
+    service::{Deployment, Service},
+    stores::Backend,
+};
+
+/// A deployment with everything around it.
+pub struct Scenario {
+    pub deployment: Deployment,
+    pub chroma: ChromaDatabase,
+    /// Token of a key with role admin.
+    pub admin: String,
+    directory: TempDir,
+}
+
+impl Scenario {
+    /// A fresh scenario on this kind of store. Repositories come from `file://{repositories}`.
+    pub async fn new(backend: Backend) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let chroma = ChromaDatabase::create().await;
+        let store_url = backend.fresh_url(directory.path()).await;
+        let repositories = directory.path().join("repositories");
+        std::fs::create_dir(&repositories).unwrap();
+        let git_url = format!("file://{}", repositories.display());
+        let scratch = directory.path().join("scratch");
+        let deployment = Deployment::new(&store_url, chroma.url(), &git_url, &scratch);
+        let admin = deployment.create_key(&["--role", "admin"]);
+        Self { deployment, chroma, admin, directory }
+    }
+
+    /// Where bare repositories are served from, as `{owner}/{name}.git`.
+    pub fn repositories(&self) -> PathBuf {
+        self.directory.path().join("repositories")
+    }
+
+    /// Name of the Chroma database of this scenario.
+    pub fn database(&self) -> String {
+        self.chroma.name().to_string()
+    }
+
+    /// A request that creates a source of `repository` with all defaults.
+    pub fn source_request(&self, repository: &str) -> proto::CreateSourceRequest {
+        proto::CreateSourceRequest {
+            database_name: self.database(),
+            settings: Some(proto::create_source_request::Settings::Github(proto::GithubSource {
+                repository: repository.to_owned(),
+                app_id: None,
+                include_globs: vec![],
+            })),
+            ..Default::default()
+        }
+    }
+
+    /// Creates a source of `repository` with all defaults and returns its id.
+    pub async fn create_source(&self, service: &Service, repository: &str) -> String {
+        let request = self.source_request(repository);
+        service.sources(&self.admin).create_source(request).await.unwrap().into_inner().id
+    }
+
+    /// Creates an invocation of the default branch.
+    pub async fn create_invocation(
+        &self,
+        service: &Service,
+        source_id: &str,
+        collection: &str,
+    ) -> Result<proto::Invocation, Status> {
+        let request = invocation_request(source_id, collection, None);
+        Ok(service.invocations(&self.admin).create_invocation(request).await?.into_inner())
+    }
+
+    /// Watches an invocation to its end; returns all messages.
+    pub async fn watch(&self, service: &Service, id: &str) -> Vec<proto::WatchInvocationResponse> {
+        self.start_watch(service, id).await.await.unwrap()
+    }
+
+    /// Starts a watch that is open when this returns; it collects all messages to the end.
+    pub async fn start_watch(
+        &self,
+        service: &Service,
+        id: &str,
+    ) -> JoinHandle<Vec<proto::WatchInvocationResponse>> {
+        let request = proto::WatchInvocationRequest { invocation_id: id.to_owned(), after_revision: None };
+        let mut stream = service.invocations(&self.admin).watch_invocation(request).await.unwrap().into_inner();
+        let first = stream.message().await.unwrap().unwrap();
+        tokio::spawn(async move {
+            let mut messages = vec![first];
+            while let Some(message) = stream.message().await.unwrap() {
+                messages.push(message);
+            }
+            messages
+        })
+    }
+
+    /// Creates an invocation, watches it to its end and returns what it ended as.
+    pub async fn run(
+        &self,
+        service: &Service,
+        source_id: &str,
+        collection: &str,
+        reference: Option<proto::github_input::Reference>,
+    ) -> proto::Invocation {
+        let request = invocation_request(source_id, collection, reference);
+        let created = service.invocations(&self.admin).create_invocation(request).await.unwrap().into_inner();
+        let messages = self.watch(service, &created.id).await;
+        messages.last().unwrap().invocation.clone().unwrap()
+    }
+}
+
+/// A request that creates an invocation.
+pub fn invocation_request(
+    source_id: &str,
+    collection: &str,
+    reference: Option<proto::github_input::Reference>,
+) -> proto::CreateInvocationRequest {
+    proto::CreateInvocationRequest {
+        source_id: source_id.to_owned(),
+        target_collection_name: collection.to_owned(),
+        input: Some(proto::create_invocation_request::Input::Github(proto::GithubInput { reference })),
+        request_id: None,
+    }
+}
+
+/// The states that a watch went through, each with its revision, without progress and heartbeats.
+pub fn states(messages: &[proto::WatchInvocationResponse]) -> Vec<(i64, State)> {
+    messages
+        .iter()
+        .filter(|message| matches!(message.kind(), Kind::Snapshot | Kind::StateChanged))
+        .map(|message| (message.revision, message.invocation.as_ref().unwrap().state()))
+        .collect()
+}
