@@ -21,7 +21,10 @@ use tonic::{
     transport::{Server, server::TcpIncoming},
 };
 use tonic_health::server::HealthReporter;
-use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowHeaders, CorsLayer},
+};
 
 use crate::{
     app::App,
@@ -111,6 +114,7 @@ async fn router(app: App, options: &ServerOptions) -> Result<(Router, HealthRepo
     let grpc_routes = services
         .prepare()
         .into_axum_router()
+        .layer(middleware::from_fn(explain))
         .layer(admit.clone())
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(cors());
@@ -133,7 +137,8 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(tower_http::cors::Any)
         .allow_methods([http::Method::POST])
-        .allow_headers(tower_http::cors::Any)
+        // A wildcard does not cover `authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(Duration::from_secs(86_400))
 }
@@ -169,10 +174,19 @@ async fn admit(State(admission): State<Admission>, request: Request, next: Next)
     }
 }
 
+/// Errors that tonic makes before a method runs get the details that all others have.
+async fn explain(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    match grpc::status::explain(&path, response.headers()) {
+        Some(error) => grpc_answer(&error),
+        None => response,
+    }
+}
+
 async fn not_found(request: Request) -> Response {
     if is_grpc(&request) {
-        let message = format!("method {} is not served here", request.uri().path());
-        return grpc_answer(&Error::new(Reason::MethodNotServed, message));
+        return grpc_answer(&grpc::status::not_served(request.uri().path()));
     }
     rest::not_found(request.uri())
 }

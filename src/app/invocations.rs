@@ -40,14 +40,28 @@ impl App {
     ) -> Result<Invocation> {
         let source = self.get_source(auth, source_id).await?;
         require_fitting_input(&source, &new)?;
-        self.require_collection_open(auth, &source, &new).await?;
         let collection = new.collection.clone();
-        match self
-            .0
-            .store
-            .create_invocation(auth.tenant(), &source, new, request_id)
-            .await?
-        {
+        // A repeated request asks what became of the first one, so the collection may well be finished.
+        let answered = match request_id {
+            Some(id) => {
+                self.0
+                    .store
+                    .find_create_request(auth.tenant(), source.id, &new, id)
+                    .await?
+            }
+            None => None,
+        };
+        let outcome = match answered {
+            Some(outcome) => outcome,
+            None => {
+                self.require_collection_open(auth, &source, &new).await?;
+                self.0
+                    .store
+                    .create_invocation(auth.tenant(), &source, new, request_id)
+                    .await?
+            }
+        };
+        match outcome {
             CreateInvocation::Created(invocation) => {
                 self.0.changes.changed(invocation.id);
                 self.0.work.wake();

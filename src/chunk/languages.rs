@@ -175,7 +175,7 @@ impl Language {
     }
 
     /// The grammar to parse `text` with. None for Markdown, and for a text that the grammar cannot take.
-    pub(super) fn grammar_for(self, text: &str) -> Option<tree_sitter::Language> {
+    pub fn grammar_for(self, text: &str) -> Option<tree_sitter::Language> {
         match self {
             Self::Ruby if scanner_guard::has_oversized_heredoc(text) => None,
             language => language.grammar(),
@@ -193,7 +193,7 @@ impl Language {
             Self::Elixir => tree_sitter_elixir::LANGUAGE,
             Self::Go => tree_sitter_go::LANGUAGE,
             Self::Haskell => tree_sitter_haskell::LANGUAGE,
-            Self::Html => tree_sitter_html::LANGUAGE,
+            Self::Html => return scanner_guard::html(),
             Self::Java => tree_sitter_java::LANGUAGE,
             Self::Javascript => tree_sitter_javascript::LANGUAGE,
             Self::Json => tree_sitter_json::LANGUAGE,
@@ -274,4 +274,102 @@ fn of_header(text: &str) -> Language {
         .iter()
         .any(|mark| memmem::find(probe, mark.as_bytes()).is_some());
     if is_cpp { Language::Cpp } else { Language::C }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+    use crate::chunk::parse_budget;
+
+    /// A document key and a text in each language.
+    const SAMPLES: [(&str, &str, &str); 30] = [
+        ("run.sh", "bash", "f() {\n  echo \"$1\"\n}\nf a\n"),
+        ("a.c", "c", "int main(void) { return 0; }\n"),
+        ("a.cc", "cpp", "namespace a { class B { int c; }; }\n"),
+        ("A.cs", "csharp", "namespace A { class B { int C() => 1; } }\n"),
+        ("a.css", "css", "a { color: red; }\n"),
+        ("a.dart", "dart", "void main() { print('a'); }\n"),
+        ("a.ex", "elixir", "defmodule A do\n  def b, do: 1\nend\n"),
+        ("a.go", "go", "package a\n\nfunc B() int { return 1 }\n"),
+        ("A.hs", "haskell", "module A where\n\nb :: Int\nb = 1\n"),
+        ("a.html", "html", "<html><body><p>a</p></body></html>\n"),
+        ("A.java", "java", "class A { int b() { return 1; } }\n"),
+        ("a.mjs", "javascript", "export const a = () => 1;\n"),
+        ("a.json", "json", "{\"a\": [1, null]}\n"),
+        ("a.kt", "kotlin", "fun a(): Int = 1\n"),
+        ("a.lua", "lua", "local function a() return 1 end\n"),
+        ("README.md", "markdown", "# A\n"),
+        ("a.ml", "ocaml", "let a x = x + 1\n"),
+        ("a.mli", "ocaml", "val a : int -> int\n"),
+        ("a.php", "php", "<?php function a() { return 1; }\n"),
+        ("a.py", "python", "def a():\n    return 1\n"),
+        ("a.rb", "ruby", "def a\n  1\nend\n"),
+        ("a.rs", "rust", "fn a() -> u8 { 1 }\n"),
+        ("a.scala", "scala", "object A { def b: Int = 1 }\n"),
+        ("a.sql", "sql", "SELECT a FROM b WHERE c = 1;\n"),
+        ("a.swift", "swift", "func a() -> Int { return 1 }\n"),
+        ("a.toml", "toml", "[a]\nb = 1\n"),
+        ("a.tsx", "tsx", "const a = <b>{c}</b>;\n"),
+        ("a.ts", "typescript", "const a: number = 1;\n"),
+        ("a.yml", "yaml", "a:\n  - b: 1\n"),
+        ("a.zig", "zig", "fn a() u8 { return 1; }\n"),
+    ];
+
+    #[test]
+    fn every_language_is_named_by_its_files_and_parses_a_sample() {
+        for ((key, name, text), language) in SAMPLES.into_iter().zip(Language::ALL) {
+            assert_eq!(Language::of_document(key, text), Some(language), "{key}");
+            assert_eq!(language.name(), name);
+            if language == Language::Markdown {
+                continue;
+            }
+            let grammar = language
+                .grammar_for(text)
+                .unwrap_or_else(|| panic!("{name} has no grammar"));
+            let tree = parse_budget::parse(&grammar, text).unwrap_or_else(|| panic!("{name} does not load"));
+            assert!(
+                !tree.root_node().has_error(),
+                "{name}: {}",
+                tree.root_node().to_sexp()
+            );
+            assert_eq!(tree.root_node().end_byte(), text.len(), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_matched_in_any_directory_and_extensions_in_any_case() {
+        for (key, language) in [
+            ("src/lib.rs", Some(Language::Rust)),
+            ("C:\\src\\LIB.RS", Some(Language::Rust)),
+            ("a.tar.json", Some(Language::Json)),
+            ("lib/Gemfile", Some(Language::Ruby)),
+            (".bashrc", Some(Language::Bash)),
+            ("https://example.com/docs/index.html", Some(Language::Html)),
+            ("gemfile", None),
+            ("rs", None),
+            (".rs/README", None),
+            ("a.", None),
+            ("", None),
+        ] {
+            assert_eq!(Language::of_document(key, ""), language, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_cpp_if_it_uses_what_only_cpp_has() {
+        assert_eq!(
+            Language::of_document("a.h", "#pragma once\nint a(void);\n"),
+            Some(Language::C)
+        );
+        assert_eq!(
+            Language::of_document("a.h", "#pragma once\nnamespace a {}\n"),
+            Some(Language::Cpp)
+        );
+        assert_eq!(
+            Language::of_document("a.h", "std::string a();\n"),
+            Some(Language::Cpp)
+        );
+    }
 }

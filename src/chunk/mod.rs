@@ -1,23 +1,25 @@
 //! Cuts a document's text into chunks that an embedding model can read.
 //!
-//! Code is cut where its syntax allows ([`syntax`]), Markdown at its headings and blocks
-//! ([`markdown`]), everything else by lines ([`lines`]). A strategy only proposes places to cut;
-//! [`pack`] alone decides, so these rules hold for all of them, whatever the text:
+//! Code is cut where its syntax allows (`syntax.rs`), Markdown at its headings and blocks (`markdown.rs`),
+//! everything else by lines (`lines.rs`). A strategy only proposes places to cut; `pack.rs` alone decides, so
+//! these rules hold for all of them, whatever the text:
 //!
-//! 1. Chunks are in order, do not overlap and have at most `max_size_bytes` bytes (and `max_lines`
-//!    lines, where lines are asked for).
-//! 2. A chunk is made of whole lines. The line feed between two chunks belongs to neither. Only a line
-//!    that is itself longer than the limit is split, at character boundaries; each of its pieces is a
-//!    chunk of its own, and all but the first have `start_col > 0`.
+//! 1. Chunks are in order, do not overlap and have at most `max_size_bytes` bytes (and `max_lines` lines,
+//!    where lines are asked for).
+//! 2. A chunk is made of whole lines. The line feed between two chunks belongs to neither. Only a line that
+//!    is itself longer than the limit is split, at character boundaries; each of its pieces is a chunk of
+//!    its own, and all but the first have `start_col > 0`.
 //! 3. White space alone (Unicode `White_Space`) is never a chunk, and a document of nothing else has none.
-//!    White space between two texts stays, as far as it fits, with the chunk before it; what is left
-//!    goes to the chunk after it if that has room for all of it and its own first line (of a split line: its
-//!    first character). White space at the end of the document belongs to its last line. What
-//!    finds no room this way is left out, and the lines and columns still tell where it was.
-//! 4. [`join`] therefore gives the text back, byte for byte if no white space was left out.
+//!    Blank lines go with the chunk before them, as many as fit. Those left over go with the chunk after
+//!    them, if that has room for all of them and its own first line (its first character, if that line is
+//!    split); if not, all of those left over are left out. Blanks inside a line that is split are treated
+//!    likewise. White space at the end of the document goes with the last line (the last character, if that
+//!    line is split); of its lines, those that do not fit there are left out.
+//! 4. [`join`] gives the text back: byte for byte if no white space was left out, and else with every other
+//!    byte on its line and in its column.
 //! 5. Equal input gives equal chunks: nothing depends on time, load or what was chunked before.
 //! 6. Time and memory are bounded by the text's length: no recursion over its structure, and a parse that
-//!    costs too much is given up for lines by counting its steps (see [`syntax`]).
+//!    costs too much is given up for lines (`parse_budget.rs`).
 //!
 //! Absent on purpose: overlap between chunks (it would break rule 4 and pay for the same text twice),
 //! trimming, and errors. A text can always be chunked; what cannot be parsed is cut by lines.
@@ -26,9 +28,12 @@ pub mod languages;
 mod lines;
 mod markdown;
 mod pack;
+mod parse_budget;
 mod scanner_guard;
 mod syntax;
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -40,7 +45,7 @@ use self::languages::Language;
 pub use self::syntax::MAX_PARSE_BYTES;
 use crate::domain::chunking::Chunking;
 
-/// A chunker for one worker thread. It keeps a parser, so that a document costs no set-up.
+/// A chunker for one worker thread. It keeps what it has learned about each grammar.
 #[derive(Default)]
 pub struct Chunker {
     syntax: syntax::SyntaxParser,
@@ -98,13 +103,13 @@ pub struct Chunk {
 }
 
 impl Chunker {
-    /// A chunker whose parser is not set to any language yet.
+    /// A chunker that has not seen any language yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Cuts `text`. Its language comes from `document_key` (a path, URL or file name); a C header is told from a
-    /// C++ one by its text.
+    /// Cuts `text`. Its language comes from `document_key` (a path, URL or file name); a C header is told
+    /// from a C++ one by its text.
     pub fn chunk(&mut self, document_key: &str, text: &str, chunking: &Chunking) -> ChunkedDocument {
         let language = Language::of_document(document_key, text);
         let (strategy, chunks) = match *chunking {
@@ -155,9 +160,9 @@ impl Chunker {
 
 /// Puts a document back together from its chunks and their texts, in order.
 ///
-/// Each text is placed at the line and column its chunk gives: one `"\n"` for every line passed, and a space for
-/// every byte of a line that no chunk has. The result is the document itself unless white space was left
-/// out; then every other byte is still on its line and in its column.
+/// Each text is placed at the line and column its chunk gives: one `"\n"` for every line passed, and a
+/// space for every byte of a line that no chunk has. The result is the document itself unless white space
+/// was left out; then every other byte is still on its line and in its column.
 pub fn join<'a>(chunks: impl IntoIterator<Item = (&'a Chunk, &'a str)>) -> String {
     let mut document = String::new();
     let (mut line, mut col) = (1, 0);

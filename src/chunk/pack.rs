@@ -81,8 +81,8 @@ impl<'t> CutCollector<'t> {
 
     /// The start of the line of `offset` if only blanks lie between.
     ///
-    /// The scan ends at the structure considered last, so that all scans together are linear in the text: what
-    /// begins behind another structure on its line does not begin the line.
+    /// The scan ends at the structure considered last, so that all scans together are linear in the text:
+    /// what begins behind another structure on its line does not begin the line.
     pub(super) fn line_start(&self, offset: usize) -> Option<usize> {
         let mut at = offset;
         while at > 0 && self.bytes[at - 1] != b'\n' {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Checks one chunking of `text` against every rule.
-fn check(text: &str, chunking: &Chunking, document: &ChunkedDocument) {
+pub(super) fn check(text: &str, chunking: &Chunking, document: &ChunkedDocument) {
     let max_bytes = usize::try_from(chunking.max_size_bytes()).unwrap();
     let max_lines = match (chunking, document.strategy) {
         (Chunking::Lines { max_lines, .. }, _) => usize::try_from(*max_lines).unwrap(),
@@ -70,7 +70,8 @@ fn check_gap(text: &str, gap: Range<usize>, after: &str, max_bytes: usize, max_l
     if left_out.is_empty() || (left_out == "\n" && !is_first) {
         return true;
     }
-    // What was left out and the first line after it (or, of a line to be split, its first character) are too much for one chunk.
+    // What was left out and the first line after it (or, of a line to be split, its first character) are
+    // too much for one chunk.
     let separator = usize::from(!is_first && left_out.starts_with('\n'));
     let line = &text[gap.end..].split('\n').next().unwrap();
     let line_start = text[..gap.end].rfind('\n').map_or(0, |at| at + 1);
@@ -179,7 +180,7 @@ impl<'t> LineByLine<'t> {
     }
 }
 
-const KEYS: [&str; 34] = [
+pub(super) const KEYS: [&str; 34] = [
     "a.sh", "a.c", "a.cpp", "a.cs", "a.css", "a.dart", "a.ex", "a.go", "a.hs", "a.html", "a.java", "a.js",
     "a.json", "a.kt", "a.lua", "a.md", "a.ml", "a.mli", "a.php", "a.py", "a.rb", "a.rs", "a.scala", "a.sql",
     "a.swift", "a.toml", "a.tsx", "a.ts", "a.yaml", "a.zig", "a.txt", "a.h", "Makefile", "",
@@ -214,7 +215,7 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 768, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_rule_holds_for_random_texts(

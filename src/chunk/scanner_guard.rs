@@ -1,18 +1,23 @@
-//! Keeps three grammars from ending the process on hostile documents.
+//! Keeps four grammars from ending or holding up the process on hostile documents.
 //!
-//! A grammar with a hand-written scanner saves the scanner's state after each of its tokens into a buffer of
-//! 1,024 bytes inside the parser. Three of the scanners here can write more: YAML's with more than 253 levels of
-//! nesting (800 bytes of `- - - …` suffice), Python's with more than 510 levels inside a format string, and Ruby's
-//! with many open heredocs. That overwrites the parser, whose assertion then aborts the process. Ruby's
-//! aborts as well when it reads back a heredoc whose delimiter has more than 255 characters.
+//! A grammar with a hand-written scanner saves the scanner's state after each of its tokens into a buffer
+//! of 1,024 bytes inside the parser. Three of the scanners here can write more: YAML's with more than 253
+//! levels of nesting (800 bytes of `- - - …` suffice), Python's with more than 510 levels inside a format
+//! string, and Ruby's with many open heredocs. That overwrites the parser, whose assertion then aborts the
+//! process. Ruby's aborts as well when it reads back a heredoc whose delimiter has more than 255
+//! characters.
 //!
-//! So these grammars are used through a copy of their table in which saving goes through a larger buffer first. A state
-//! that does not fit is saved as the empty state, which is what the scanners of other grammars do themselves. The
-//! code of that document is then understood less well, and nothing else changes. The Ruby delimiters are looked for in
-//! the text beforehand: see [`has_oversized_heredoc`].
+//! HTML's stays within bounds, but restores up to 65,535 open tags for each token, so that a text of `<a>`
+//! takes quadratic time that the parser's progress callback does not see.
 //!
-//! The other grammars' scanners check their bounds (read in the versions that `Cargo.lock` names); deeply nested
-//! documents in every language are among the tests. To be removed when the grammars do the same.
+//! So these grammars are used through a copy of their table in which saving goes through a larger buffer
+//! first. A state that does not fit (of HTML: that has too many open tags) is saved as the empty state,
+//! which is what the scanners of other grammars do themselves. The code of that document is then understood
+//! less well, and nothing else changes. The Ruby delimiters are looked for in the text beforehand: see
+//! [`has_oversized_heredoc`].
+//!
+//! The other grammars' scanners check their bounds (read in the versions that `Cargo.lock` names); deeply
+//! nested documents in every language are among the tests. To be removed when the grammars do the same.
 
 use std::{
     ffi::{c_char, c_uint, c_void},
@@ -27,10 +32,14 @@ const STATE_BYTES: usize = 1024;
 /// The most characters of a heredoc delimiter that Ruby's scanner reads back.
 const MAX_HEREDOC_DELIMITER: usize = 255;
 
+/// The most open tags of an HTML text that are kept in mind; real pages have some tens.
+const MAX_OPEN_TAGS: u16 = 256;
+
 /// Writes a scanner's state to a buffer and returns its length.
 type Serialize = unsafe extern "C" fn(*mut c_void, *mut c_char) -> c_uint;
 
 unsafe extern "C" {
+    fn tree_sitter_html_external_scanner_serialize(scanner: *mut c_void, buffer: *mut c_char) -> c_uint;
     fn tree_sitter_python_external_scanner_serialize(scanner: *mut c_void, buffer: *mut c_char) -> c_uint;
     fn tree_sitter_ruby_external_scanner_serialize(scanner: *mut c_void, buffer: *mut c_char) -> c_uint;
     fn tree_sitter_yaml_external_scanner_serialize(scanner: *mut c_void, buffer: *mut c_char) -> c_uint;
@@ -38,17 +47,19 @@ unsafe extern "C" {
 
 /// Defines a function that returns the guarded grammar, or None if its table is not of the shape known here.
 macro_rules! guarded {
-    ($(#[$doc:meta])* $name:ident, $grammar:path, $serialize:ident) => {
+    ($(#[$doc:meta])* $name:ident, $grammar:path, $serialize:ident, $keeps:expr) => {
         $(#[$doc])*
         pub(super) fn $name() -> Option<Language> {
             unsafe extern "C" fn serialize(scanner: *mut c_void, buffer: *mut c_char) -> c_uint {
-                // SAFETY: the parser calls this in place of the scanner's own function, with the same arguments.
-                unsafe { serialize_within_bounds($serialize, scanner, buffer) }
+                // SAFETY: the parser calls this in place of the scanner's own function, with the same
+                // arguments.
+                unsafe { serialize_within_bounds($serialize, scanner, buffer, $keeps) }
             }
             static TABLE: OnceLock<Option<Table>> = OnceLock::new();
             let table = TABLE.get_or_init(|| {
                 let original = $grammar.into_raw();
-                // SAFETY: the function is generated with the grammar; it takes nothing and returns its constant table.
+                // SAFETY: the function is generated with the grammar; it takes nothing and returns its
+                // constant table.
                 let original = unsafe { original() };
                 // SAFETY: `original` is the table of a grammar.
                 unsafe { Table::with_serialize(original.cast(), $serialize, serialize) }
@@ -61,16 +72,20 @@ macro_rules! guarded {
 }
 
 guarded!(
+    /// The HTML grammar.
+    html, tree_sitter_html::LANGUAGE, tree_sitter_html_external_scanner_serialize, has_few_open_tags
+);
+guarded!(
     /// The Python grammar.
-    python, tree_sitter_python::LANGUAGE, tree_sitter_python_external_scanner_serialize
+    python, tree_sitter_python::LANGUAGE, tree_sitter_python_external_scanner_serialize, |_| true
 );
 guarded!(
     /// The Ruby grammar; safe for texts without an oversized heredoc delimiter.
-    ruby, tree_sitter_ruby::LANGUAGE, tree_sitter_ruby_external_scanner_serialize
+    ruby, tree_sitter_ruby::LANGUAGE, tree_sitter_ruby_external_scanner_serialize, |_| true
 );
 guarded!(
     /// The YAML grammar.
-    yaml, tree_sitter_yaml::LANGUAGE, tree_sitter_yaml_external_scanner_serialize
+    yaml, tree_sitter_yaml::LANGUAGE, tree_sitter_yaml_external_scanner_serialize, |_| true
 );
 
 /// Whether Ruby's scanner may see a heredoc delimiter in `text` that it cannot read back.
@@ -97,27 +112,43 @@ pub(super) fn has_oversized_heredoc(text: &str) -> bool {
     })
 }
 
+/// Whether the saved state of HTML's scanner has few open tags; their number is its second item.
+fn has_few_open_tags(state: &[u8]) -> bool {
+    match state {
+        [_, _, first, second, ..] => u16::from_ne_bytes([*first, *second]) <= MAX_OPEN_TAGS,
+        _ => true,
+    }
+}
+
 /// A buffer that is aligned like the parser's.
 #[repr(align(16))]
-struct Room([c_char; 2 * STATE_BYTES]);
+struct Room([u8; 2 * STATE_BYTES]);
 
-/// Saves a scanner's state, or the empty state if it is larger than `buffer`.
+/// Saves a scanner's state, or the empty state if it is larger than `buffer` or not to be kept.
 ///
 /// # Safety
 /// `serialize` must be the function of `scanner`'s grammar and write at most a few bytes more than
 /// `STATE_BYTES`; `buffer` must have `STATE_BYTES` bytes.
-unsafe fn serialize_within_bounds(serialize: Serialize, scanner: *mut c_void, buffer: *mut c_char) -> c_uint {
+unsafe fn serialize_within_bounds(
+    serialize: Serialize,
+    scanner: *mut c_void,
+    buffer: *mut c_char,
+    keeps: fn(&[u8]) -> bool,
+) -> c_uint {
     let mut room = Room([0; 2 * STATE_BYTES]);
-    // SAFETY: the three scanners check before each item they write that less than `STATE_BYTES` are used, and the
+    // SAFETY: the scanners check before each item they write that less than `STATE_BYTES` are used, and the
     // longest item (a Ruby heredoc, checked with its length) passes the end by 2 bytes.
-    let length = unsafe { serialize(scanner, room.0.as_mut_ptr()) };
-    match usize::try_from(length) {
-        Ok(used @ 0..=STATE_BYTES) => {
+    let length = unsafe { serialize(scanner, room.0.as_mut_ptr().cast()) };
+    let state = usize::try_from(length)
+        .ok()
+        .and_then(|length| room.0[..STATE_BYTES].get(..length));
+    match state {
+        Some(state) if keeps(state) => {
             // SAFETY: `buffer` has `STATE_BYTES` bytes and is not part of `room`.
-            unsafe { std::ptr::copy_nonoverlapping(room.0.as_ptr(), buffer, used) };
+            unsafe { std::ptr::copy_nonoverlapping(state.as_ptr(), buffer.cast(), state.len()) };
             length
         }
-        Ok(_) | Err(_) => 0,
+        Some(_) | None => 0,
     }
 }
 
@@ -173,8 +204,8 @@ unsafe impl Send for Table {}
 unsafe impl Sync for Table {}
 
 impl Table {
-    /// A copy of `original` that saves states by `replacement`. None if `original` is of another ABI, or does not have
-    /// `serialize` where this layout has it.
+    /// A copy of `original` that saves states by `replacement`. None if `original` is of another ABI, or
+    /// does not have `serialize` where this layout has it.
     ///
     /// # Safety
     /// `original` must be the table of a grammar.

@@ -1,47 +1,38 @@
 //! Where code may be cut: between the parts of its syntax tree.
 //!
 //! The walk goes down only into nodes that are too long for one chunk, with a cursor and without recursion,
-//! because the depth of the tree is the text's choice. A child is a place to cut unless it belongs to what precedes it:
+//! because the depth of the tree is the text's choice. A child is a place to cut unless it belongs to what
+//! precedes it:
 //!
 //! - a comment stays with the sibling below it (no blank line between them), an attribute, annotation or type
 //!   signature with its declaration;
-//! - a part with a role of its own in its parent (a body, a value, an `else` branch: what grammars call a field)
-//!   stays with the part before it, so a body is not cut from its head;
+//! - a part with a role of its own in its parent (a body, a value, an `else` branch: what grammars call a
+//!   field) stays with the part before it, so a body is not cut from its head;
 //! - closing tags stay with what they close.
 //!
 //! Broken code still has a tree (with error nodes), so it is cut like any other.
 
-use std::{cell::Cell, collections::HashMap, num::NonZeroU16, ops::ControlFlow};
+use std::{collections::HashMap, num::NonZeroU16};
 
 use memchr::{memchr, memchr_iter};
-use tree_sitter::{Node, ParseOptions, ParseState, Parser, Tree};
+use tree_sitter::{Node, Tree};
 
 use super::{
     languages::Language,
     pack::{Cut, CutCollector},
+    parse_budget,
 };
 
-/// The longest text that is parsed, in bytes; a longer one is cut by lines. A syntax tree costs up to some 150
-/// bytes for a byte of text, so a parse needs at most about 150 MiB.
+/// The longest text that is parsed, in bytes; a longer one is cut by lines. Since a parse may take 256
+/// bytes for each byte of text and 1 MiB more (`parse_budget.rs`), it holds at most 129 MiB.
 pub const MAX_PARSE_BYTES: usize = 512 * 1024;
-
-/// The least that a parse may cost, in steps and in reads.
-const BASE_COST: usize = 512;
-/// Steps (calls of the progress callback, one for every 100 operations of the parser) for each KiB of text.
-const STEPS_PER_KIB: usize = 32;
-/// How much text the parser reads at once, in bytes.
-const READ_BYTES: usize = 4 * 1024;
-/// How often each part of the text may be read.
-const READS_PER_PART: usize = 64;
 
 /// What may stand between the start of a line and its first node.
 const BLANKS: &[u8] = b" \t\r\x0c";
 
-/// One parser, set to the language of the document parsed last.
+/// Proposes cuts for code. Keeps what it has learned about each grammar.
 #[derive(Default)]
 pub(super) struct SyntaxParser {
-    parser: Parser,
-    language: Option<Language>,
     roles: HashMap<Language, Box<[Role]>>,
 }
 
@@ -81,62 +72,25 @@ impl Role {
 }
 
 impl SyntaxParser {
-    /// The cuts of a text of at most [`MAX_PARSE_BYTES`], in order. None if the parse takes more steps than it may, or
-    /// the language has no grammar.
+    /// The cuts of a text of at most [`MAX_PARSE_BYTES`], in order. None if it has no grammar, holds NUL
+    /// (which many scanners take for the end of the text, some without end), or costs too much to parse.
     pub(super) fn cuts(&mut self, language: Language, text: &str, max_bytes: usize) -> Option<Vec<Cut>> {
         if memchr(0, text.as_bytes()).is_some() {
             return None;
         }
-        let tree = self.parse(language, text)?;
-        let roles = self.roles.get(&language)?;
-        Some(Walk::new(text, roles, max_bytes).cuts(&tree))
-    }
-
-    fn parse(&mut self, language: Language, text: &str) -> Option<Tree> {
         let grammar = language.grammar_for(text)?;
-        if self.language != Some(language) {
-            self.parser.set_language(&grammar).ok()?;
-            self.language = Some(language);
-            self.roles.entry(language).or_insert_with(|| {
-                let kinds = 0..u16::try_from(grammar.node_kind_count()).unwrap_or(u16::MAX);
-                kinds
-                    .map(|kind| {
-                        grammar
-                            .node_kind_for_id(kind)
-                            .map_or(Role::Ordinary, Role::of_kind)
-                    })
-                    .collect()
-            });
-        }
-        let bytes = text.as_bytes();
-        let mut steps_left = BASE_COST + STEPS_PER_KIB * bytes.len().div_ceil(1024);
-        let reads_left = Cell::new(BASE_COST + READS_PER_PART * bytes.len().div_ceil(READ_BYTES));
-        let mut count_step = |_: &ParseState| {
-            steps_left = steps_left.saturating_sub(1);
-            if steps_left == 0 || reads_left.get() == 0 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        };
-        let options = ParseOptions::new().progress_callback(&mut count_step);
-        let mut read = |offset: usize, _| {
-            reads_left.set(reads_left.get().saturating_sub(1));
-            // The parser cannot be stopped from here; at a seeming end of the text it soon asks whether to go on.
-            let end = if reads_left.get() == 0 {
-                offset
-            } else {
-                bytes.len().min(offset + READ_BYTES)
-            };
-            bytes.get(offset..end).unwrap_or_default()
-        };
-        let tree = self.parser.parse_with_options(&mut read, None, Some(options));
-        let tree = tree.filter(|_| reads_left.get() > 0);
-        if tree.is_none() {
-            // Without this the next parse would resume the one that was given up.
-            self.parser.reset();
-        }
-        tree
+        let tree = parse_budget::parse(&grammar, text)?;
+        let roles = self.roles.entry(language).or_insert_with(|| {
+            let kinds = 0..u16::try_from(grammar.node_kind_count()).unwrap_or(u16::MAX);
+            kinds
+                .map(|kind| {
+                    grammar
+                        .node_kind_for_id(kind)
+                        .map_or(Role::Ordinary, Role::of_kind)
+                })
+                .collect()
+        });
+        Some(Walk::new(text, roles, max_bytes).cuts(&tree))
     }
 }
 
@@ -235,8 +189,8 @@ impl<'t> Walk<'t> {
         Previous { field, holds }
     }
 
-    /// Whether a blank line lies between a comment's end and the node after it. Some grammars count the line feed
-    /// as part of the comment.
+    /// Whether a blank line lies between a comment's end and the node after it. Some grammars count the
+    /// line feed as part of the comment.
     fn has_blank_line(&self, comment_end: usize, start: usize) -> bool {
         let bytes = self.text.as_bytes();
         let end = comment_end - usize::from(comment_end > 0 && bytes.get(comment_end - 1) == Some(&b'\n'));

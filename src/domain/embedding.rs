@@ -1,6 +1,6 @@
 //! Which model turns a source's chunks into vectors.
 
-use crate::error::FieldViolation;
+use crate::error::{Error, FieldViolation, Reason};
 
 /// Chroma's own default model: 384 dimensions, 256 tokens, fast on a CPU.
 pub const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
@@ -58,21 +58,20 @@ impl ModelCatalog {
     /// The description of `name`, or of the default model.
     ///
     /// # Errors
-    /// The violation of `field` lists the models that are served.
-    pub fn resolve(&self, field: &str, name: Option<&str>) -> Result<&ModelDescription, FieldViolation> {
+    /// UNKNOWN_MODEL; its violation of `field` lists the models that are served.
+    pub fn resolve(&self, field: &str, name: Option<&str>) -> Result<&ModelDescription, Error> {
         let wanted = name.unwrap_or(&self.default_model);
         self.models
             .iter()
             .find(|model| model.name == wanted)
             .ok_or_else(|| {
                 let served: Vec<&str> = self.models.iter().map(|model| model.name.as_str()).collect();
-                FieldViolation::new(
-                    field,
-                    format!(
-                        "model {wanted:?} is not served here; this server serves: {}",
-                        served.join(", ")
-                    ),
-                )
+                let problem = format!(
+                    "model {wanted:?} is not served here; this server serves: {}",
+                    served.join(", ")
+                );
+                Error::new(Reason::UnknownModel, format!("{field}: {problem}"))
+                    .with_violations(vec![FieldViolation::new(field, problem)])
             })
     }
 
@@ -95,12 +94,9 @@ mod tests {
         };
         let catalog = ModelCatalog::new(vec![model], MINILM.to_owned());
         assert_eq!(catalog.resolve("embedding_model", None).unwrap().dimensions, 384);
-        let violation = catalog.resolve("embedding_model", Some("a/b")).unwrap_err();
-        assert_eq!(violation.field, "embedding_model");
-        assert!(
-            violation.description.contains(MINILM),
-            "{}",
-            violation.description
-        );
+        let error = catalog.resolve("embedding_model", Some("a/b")).unwrap_err();
+        assert_eq!(error.reason(), Reason::UnknownModel);
+        assert_eq!(error.violations()[0].field, "embedding_model");
+        assert!(error.message().contains(MINILM), "{error}");
     }
 }

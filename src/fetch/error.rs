@@ -20,7 +20,7 @@ pub enum FetchError {
     RepositoryNotFound {
         /// Which repository.
         repository: RepositoryName,
-        /// Host asked, or the directory of a `file://` URL.
+        /// Host asked; for a `file://` URL this server.
         host: String,
     },
     /// The repository has no such branch, tag or commit.

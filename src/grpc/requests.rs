@@ -48,7 +48,7 @@ pub fn new_source(
     let proto::Embedding { dense } = embedding.unwrap_or_default();
     let asked = dense.map(|proto::DenseEmbedding { model }| model);
     let model = catalog.resolve("embedding.dense.model", asked.as_deref())?;
-    let chunking = Chunking::resolve(chunking_request(chunking)?, model.max_tokens)?;
+    let chunking = resolve_chunking(chunking_request(chunking)?, model.max_tokens)?;
     let embedding = Embedding {
         model: model.name.clone(),
         model_form: ModelForm::Object,
@@ -109,6 +109,20 @@ fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest
             "must be set: tree_sitter or lines",
         )),
     }
+}
+
+/// Fills in the defaults; a violation names the field by its path in this contract, which has one message
+/// for each strategy.
+fn resolve_chunking(request: ChunkingRequest, model_tokens: u32) -> Result<Chunking> {
+    let strategy = match request {
+        ChunkingRequest::TreeSitter { .. } => "tree_sitter",
+        ChunkingRequest::Lines { .. } => "lines",
+    };
+    Ok(Chunking::resolve(request, model_tokens).map_err(|violation| {
+        let FieldViolation { field, description } = violation;
+        let setting = field.trim_start_matches("chunking.");
+        FieldViolation::new(format!("chunking.{strategy}.{setting}"), description)
+    })?)
 }
 
 /// CreateInvocation.

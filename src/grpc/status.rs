@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use http::HeaderMap;
 use tonic::{Code, Status, metadata::MetadataValue};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -60,6 +61,35 @@ pub fn status(error: &Error) -> Status {
             .insert("retry-after", MetadataValue::from(delay.as_secs().max(1)));
     }
     status
+}
+
+/// The error that an answer of tonic's own stands for: one made before a method ran, so without details.
+/// `None` for every other answer.
+///
+/// tonic takes a message that it cannot read for a fault of the server (INTERNAL) and one that is too
+/// large for OUT_OF_RANGE; both are the caller's to mend. An unsupported compression is UNIMPLEMENTED with
+/// a message, as the protocol wants it, and is left alone.
+pub fn explain(path: &str, headers: &HeaderMap) -> Option<Error> {
+    let status = Status::from_header_map(headers)?;
+    if !status.details().is_empty() {
+        return None;
+    }
+    match status.code() {
+        Code::Unimplemented if status.message().is_empty() => Some(not_served(path)),
+        Code::Internal | Code::OutOfRange => Some(Error::new(
+            Reason::MalformedRequest,
+            format!("the message cannot be read: {}", status.message()),
+        )),
+        _ => None,
+    }
+}
+
+/// The error of a method that is not part of the contract.
+pub fn not_served(path: &str) -> Error {
+    Error::new(
+        Reason::MethodNotServed,
+        format!("method {path} is not served here"),
+    )
 }
 
 /// [`status`] for use with `map_err`.

@@ -173,7 +173,7 @@ fn dense_model(
     embedding_model: Option<Value>,
     embedding: Option<EmbeddingBody>,
     catalog: &ModelCatalog,
-) -> Result<(&ModelDescription, ModelForm), FieldViolation> {
+) -> Result<(&ModelDescription, ModelForm), Error> {
     let EmbeddingBody { dense, sparse } = embedding.unwrap_or(EmbeddingBody {
         dense: None,
         sparse: None,
@@ -182,7 +182,8 @@ fn dense_model(
         return Err(FieldViolation::new(
             "embedding.sparse",
             "sparse embeddings are not served; leave it out",
-        ));
+        )
+        .into());
     }
     let (older, form) = match embedding_model {
         None | Some(Value::Null) => (None, ModelForm::Object),
@@ -194,7 +195,7 @@ fn dense_model(
         }
         Some(_) => {
             let problem = "must be a model's name, an object with 'model', or null";
-            return Err(FieldViolation::new("embedding_model", problem));
+            return Err(FieldViolation::new("embedding_model", problem).into());
         }
     };
     for (field, body) in [("embedding_model.task", &older), ("embedding.dense.task", &dense)] {
@@ -203,10 +204,9 @@ fn dense_model(
             .and_then(|body| body.task.as_ref())
             .is_some_and(|task| !task.is_null())
         {
-            return Err(FieldViolation::new(
-                field,
-                "the models of this server know no tasks; leave it out",
-            ));
+            return Err(
+                FieldViolation::new(field, "the models of this server know no tasks; leave it out").into(),
+            );
         }
     }
     if let (Some(older), Some(dense)) = (&older, &dense)
@@ -216,7 +216,7 @@ fn dense_model(
             "contradicts embedding.dense.model {:?}; give one of the two",
             dense.model
         );
-        return Err(FieldViolation::new("embedding_model", problem));
+        return Err(FieldViolation::new("embedding_model", problem).into());
     }
     let (field, asked) = match (&dense, &older) {
         (Some(dense), _) => ("embedding.dense.model", Some(dense.model.as_str())),

@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect,
     sea_query::{Expr, LockType, OnConflict},
 };
 use sha2::{Digest, Sha256};
@@ -18,7 +19,7 @@ use super::{
     error::StoreError,
     paging::{padded, page},
     scope::Scope,
-    stored::{self, StoredInput, StoredPlan, StoredSettings, corrupt, encode},
+    stored::{self, StoredInput, StoredPlan, StoredSettings, encode},
     transition::{record_event, transition},
 };
 use crate::domain::{
@@ -99,10 +100,7 @@ impl Store {
             embedding: source.embedding.clone(),
             chunking: source.chunking,
         };
-        let request = request_id.map(|id| {
-            let asked = format!("{}\n{}\n{input_json}", source.id, collection.as_str());
-            (id, Sha256::digest(asked).to_vec())
-        });
+        let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
         let row = invocation::ActiveModel {
             id: Set(InvocationId::generate().0),
             tenant: Set(tenant.as_str().to_owned()),
@@ -144,6 +142,27 @@ impl Store {
         };
         self.write(new_row, |transaction, new_row| {
             Box::pin(create(transaction, new_row))
+        })
+        .await
+    }
+
+    /// What an earlier request with this id led to, [`CreateInvocation::Repeated`] or
+    /// [`CreateInvocation::RequestIdReused`]; none when the id is new.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn find_create_request(
+        &self,
+        tenant: &TenantName,
+        source_id: SourceId,
+        new: &NewInvocation,
+        request_id: Uuid,
+    ) -> Result<Option<CreateInvocation>, StoreError> {
+        let NewInvocation { collection, input } = new;
+        let input_json = encode("invocations.input", &StoredInput::from(input))?;
+        let digest = request_digest(source_id, collection.as_str(), &input_json);
+        self.read(async |database| {
+            answered_before(database, tenant.as_str(), Some(&(request_id, digest.clone()))).await
         })
         .await
     }
@@ -254,8 +273,13 @@ const IS_NEWEST_OF_ITS_KEY: &str = "NOT EXISTS (SELECT 1 FROM invocations AS new
      WHERE newer.source_id = invocations.source_id AND newer.object_key = invocations.object_key \
      AND newer.id > invocations.id)";
 
+/// What tells a repeated request from another one under the same id.
+fn request_digest(source_id: SourceId, collection: &str, input_json: &serde_json::Value) -> Vec<u8> {
+    Sha256::digest(format!("{source_id}\n{collection}\n{input_json}")).to_vec()
+}
+
 async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateInvocation, StoreError> {
-    if let Some(answer) = answered_before(transaction, new).await? {
+    if let Some(answer) = answered_before(transaction, &new.tenant, new.request.as_ref()).await? {
         return Ok(answer);
     }
     // Until this transaction ends, nobody can delete the row it reads here.
@@ -268,32 +292,30 @@ async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<Creat
         return Ok(CreateInvocation::SourceGone);
     }
     // Without a target, the clause covers every unique index of the table.
-    let inserted = invocation::Entity::insert(new.row.clone())
+    let mut inserted = invocation::Entity::insert(new.row.clone())
         .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(transaction)
+        .exec_with_returning_many(transaction)
         .await?;
-    if inserted == 0 {
+    let Some(row) = inserted.pop() else {
         return conflict(transaction, new).await;
-    }
-    let id = new.row.id.clone().take().unwrap_or_default();
-    let row = invocation::Entity::find_by_id(id).one(transaction).await?;
-    let row = row.ok_or_else(|| corrupt("invocations.id", id))?;
+    };
     record_event(transaction, &row, new.now).await?;
     Ok(CreateInvocation::Created(stored::invocation(row)?))
 }
 
 /// What the request id led to when it was used before.
 async fn answered_before(
-    transaction: &DatabaseTransaction,
-    new: &NewRow,
+    database: &impl ConnectionTrait,
+    tenant: &str,
+    request: Option<&(Uuid, Vec<u8>)>,
 ) -> Result<Option<CreateInvocation>, StoreError> {
-    let Some((request_id, digest)) = &new.request else {
+    let Some((request_id, digest)) = request else {
         return Ok(None);
     };
     let earlier = invocation::Entity::find()
-        .filter(invocation::Column::Tenant.eq(new.tenant.as_str()))
+        .filter(invocation::Column::Tenant.eq(tenant))
         .filter(invocation::Column::RequestId.eq(*request_id))
-        .one(transaction)
+        .one(database)
         .await?;
     Ok(match earlier {
         None => None,
@@ -306,7 +328,7 @@ async fn answered_before(
 
 /// Why nothing was inserted: the request id or the collection is taken.
 async fn conflict(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateInvocation, StoreError> {
-    if let Some(answer) = answered_before(transaction, new).await? {
+    if let Some(answer) = answered_before(transaction, &new.tenant, new.request.as_ref()).await? {
         return Ok(answer);
     }
     let live = StateName::ALL

@@ -191,7 +191,7 @@ impl Store {
 }
 
 async fn server_time(database: &DatabaseConnection) -> Result<Timestamp, StoreError> {
-    let select = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS now";
+    let select = "SELECT CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT) AS now";
     let statement = Statement::from_string(DbBackend::Postgres, select);
     let row = database.query_one_raw(statement).await?;
     let row = row.ok_or(StoreError::TimedOut)?;

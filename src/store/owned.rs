@@ -7,7 +7,10 @@
 
 use std::collections::VecDeque;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, ExprTrait, JoinType, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, Query},
+};
 use uuid::Uuid;
 
 use super::{
@@ -25,6 +28,9 @@ use crate::domain::{
 
 /// Rows of one page.
 const PAGE_SIZE: u64 = 1_000;
+/// Names of the tables in the question whether a newer row exists.
+const OTHER: &str = "other";
+const NEWER: &str = "newer";
 
 /// A document that the source has in the collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,24 +148,41 @@ impl OwnedDocuments {
     /// That no newer invocation settled the document. What the asking one indexed anew is still owned, but
     /// what it removed, perhaps in an earlier attempt, is not.
     fn no_newer_row(&self) -> Expr {
-        Expr::cust_with_values(
-            NO_NEWER_ROW_SQL,
-            [
-                sea_orm::Value::from(self.source_id.0),
-                self.database.as_str().into(),
-                self.collection.as_str().into(),
-                self.asking.0.into(),
-            ],
-        )
+        let other = |column: invocation::Column| Expr::col((OTHER, column));
+        let newer = |column: document::Column| Expr::col((NEWER, column));
+        let same_key = newer(document::Column::DocumentKeySha256)
+            .equals((document::Entity, document::Column::DocumentKeySha256));
+        let present = [OutcomeName::Indexed, OutcomeName::Unchanged].map(OutcomeName::as_str);
+        let settled = Condition::any()
+            .add(newer(document::Column::Outcome).eq(OutcomeName::Removed.as_str()))
+            .add(
+                newer(document::Column::Outcome)
+                    .is_in(present)
+                    .and(other(invocation::Column::Id).ne(self.asking.0)),
+            );
+        let newer_rows = Query::select()
+            .expr(Expr::val(1))
+            .from_as(invocation::Entity, OTHER)
+            .join_as(
+                JoinType::InnerJoin,
+                document::Entity,
+                NEWER,
+                Condition::all()
+                    .add(newer(document::Column::InvocationId).equals((OTHER, invocation::Column::Id)))
+                    .add(same_key),
+            )
+            .and_where(other(invocation::Column::SourceId).eq(self.source_id.0))
+            .and_where(other(invocation::Column::DatabaseName).eq(self.database.as_str()))
+            .and_where(other(invocation::Column::CollectionName).eq(self.collection.as_str()))
+            .and_where(
+                other(invocation::Column::Id)
+                    .gt(Expr::col((document::Entity, document::Column::InvocationId))),
+            )
+            .cond_where(settled)
+            .to_owned();
+        Expr::exists(newer_rows).not()
     }
 }
-
-const NO_NEWER_ROW_SQL: &str = "NOT EXISTS (SELECT 1 FROM invocations AS other \
-     JOIN documents AS newer ON newer.invocation_id = other.id \
-     AND newer.document_key_sha256 = documents.document_key_sha256 \
-     WHERE other.source_id = ? AND other.database_name = ? AND other.collection_name = ? \
-     AND other.id > documents.invocation_id \
-     AND (newer.outcome = 'removed' OR newer.outcome IN ('indexed', 'unchanged') AND other.id <> ?))";
 
 fn read(row: document::Model) -> Result<OwnedDocument, StoreError> {
     let id = format!("{}/{}", row.invocation_id, row.ordinal);

@@ -159,17 +159,14 @@ async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<Creat
         return Ok(answer);
     }
     // Without a target, the clause covers every unique index of the table.
-    let inserted = source::Entity::insert(new.row.clone())
+    let mut inserted = source::Entity::insert(new.row.clone())
         .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_without_returning(transaction)
+        .exec_with_returning_many(transaction)
         .await?;
-    if inserted == 0 {
-        return conflict(transaction, new).await;
+    match inserted.pop() {
+        Some(row) => Ok(CreateSource::Created(read(row)?)),
+        None => conflict(transaction, new).await,
     }
-    let id = new.row.id.clone().take().unwrap_or_default();
-    let row = source::Entity::find_by_id(id).one(transaction).await?;
-    let row = row.ok_or_else(|| corrupt("sources.id", id))?;
-    Ok(CreateSource::Created(read(row)?))
 }
 
 /// What the request id led to when it was used before.

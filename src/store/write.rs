@@ -297,3 +297,6 @@ async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, S
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
     ("fetch", &["domain", "error", "secret"]),
-    ("worker", &["chunk", "domain", "embed", "error", "fetch", "index", "store", "wake"]),
+    (
+        "worker",
+        &[
+            "chunk", "domain", "embed", "error", "fetch", "index", "store", "wake",
+        ],
+    ),
     ("app", &["config", "domain", "error", "index", "store", "wake"]),
     ("proto", &[]),
     ("token", &[]),
@@ -31,10 +36,28 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("server", &["app", "error", "grpc", "rest"]),
     (
         "service",
-        &["app", "config", "domain", "embed", "error", "fetch", "index", "server", "store", "wake", "worker"],
+        &[
+            "app", "config", "domain", "embed", "error", "fetch", "index", "server", "store", "wake",
+            "worker",
+        ],
     ),
     ("telemetry", &["config"]),
-    ("cli", &["app", "config", "domain", "embed", "error", "index", "proto", "service", "store", "telemetry", "token"]),
+    (
+        "cli",
+        &[
+            "app",
+            "config",
+            "domain",
+            "embed",
+            "error",
+            "index",
+            "proto",
+            "service",
+            "store",
+            "telemetry",
+            "token",
+        ],
+    ),
 ];
 
 const MAX_LINES: usize = 500;
@@ -58,7 +81,12 @@ fn sources() -> Vec<(String, PathBuf)> {
         .into_iter()
         .map(|path| {
             let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
-            let module = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            let module = first
+                .as_os_str()
+                .to_str()
+                .unwrap()
+                .trim_end_matches(".rs")
+                .to_owned();
             (module, path)
         })
         .filter(|(module, _)| module != "lib" && module != "main")
@@ -92,7 +120,12 @@ fn uses(text: &str) -> BTreeSet<String> {
     }
     found
         .into_iter()
-        .map(|name| name.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect::<String>())
+        .map(|name| {
+            name.trim()
+                .chars()
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+                .collect::<String>()
+        })
         .filter(|name| !name.is_empty())
         .collect()
 }
@@ -102,7 +135,10 @@ fn layers_point_one_way() {
     let known: BTreeSet<&str> = LAYERS.iter().map(|(module, _)| *module).collect();
     let mut wrong = Vec::new();
     for (module, path) in sources() {
-        let allowed = LAYERS.iter().find(|(name, _)| *name == module).map(|(_, allowed)| *allowed);
+        let allowed = LAYERS
+            .iter()
+            .find(|(name, _)| *name == module)
+            .map(|(_, allowed)| *allowed);
         let allowed = allowed.unwrap_or_else(|| panic!("module {module} is not in LAYERS"));
         for used in uses(&fs::read_to_string(&path).unwrap()) {
             if used != module && known.contains(used.as_str()) && !allowed.contains(&used.as_str()) {
@@ -148,16 +184,26 @@ fn a_file_stays_under_five_hundred_lines() {
 /// Names in the first column of the tables below a heading.
 fn documented(heading: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(project_file("docs/errors.md")).unwrap();
-    let section = text.split("\n## ").find(|section| section.starts_with(heading)).unwrap();
+    let section = text
+        .split("\n## ")
+        .find(|section| section.starts_with(heading))
+        .unwrap();
     section
         .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(name, _)| name.to_owned()))
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .split_once('`')
+                .map(|(name, _)| name.to_owned())
+        })
         .collect()
 }
 
 #[test]
 fn every_reason_of_a_call_is_documented_and_nothing_else() {
-    let reasons: BTreeSet<String> = Reason::ALL.iter().map(|reason| reason.as_str().to_owned()).collect();
+    let reasons: BTreeSet<String> = Reason::ALL
+        .iter()
+        .map(|reason| reason.as_str().to_owned())
+        .collect();
     assert_eq!(documented("Reasons of a call"), reasons);
 }
 
@@ -169,9 +215,32 @@ fn every_option_of_the_default_configuration_has_a_comment() {
         .iter()
         .zip(lines.iter().skip(1))
         .filter(|(before, line)| {
-            line.contains(" = ") && !line.starts_with('#') && !before.starts_with('#') && !before.contains(" = ")
+            line.contains(" = ")
+                && !line.starts_with('#')
+                && !before.starts_with('#')
+                && !before.contains(" = ")
         })
         .map(|(_, line)| line)
         .collect();
     assert!(bare.is_empty(), "{bare:?}");
+}
+
+/// Every UPPER_SNAKE_CASE literal of a file: the reasons that it gives.
+fn reasons_in(path: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(project_file(path)).unwrap();
+    let is_reason = |word: &&str| {
+        word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !word.starts_with('_')
+    };
+    text.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
+    let mut reasons = BTreeSet::new();
+    for path in
+        ["src/fetch/error.rs", "src/index/error.rs", "src/worker/failure.rs", "src/store/lease/reap.rs"]
+    {
+        reasons.extend(reasons_in(path));
+    }
+    assert_eq!(documented("Reasons of a failed invocation"), reasons);
 }

@@ -17,7 +17,9 @@ use crate::harness::{
 fn many_files() -> Vec<Change> {
     (0..80)
         .map(|n| {
-            let text: String = (0..40).map(|line| format!("file {n}, line {line}: words to embed {}\n", n * line)).collect();
+            let text: String = (0..40)
+                .map(|line| format!("file {n}, line {line}: words to embed {}\n", n * line))
+                .collect();
             Change::file(format!("directory/file-{n:03}.txt"), text)
         })
         .collect()
@@ -27,17 +29,26 @@ fn many_files() -> Vec<Change> {
 async fn wait_until_under_way(scenario: &Scenario, service: &Service, id: &str) {
     let mut client = service.invocations(&scenario.admin);
     wait_for("an invocation in the middle of its work", async || {
-        let request = proto::GetInvocationRequest { invocation_id: id.to_owned() };
+        let request = proto::GetInvocationRequest {
+            invocation_id: id.to_owned(),
+        };
         let invocation = client.get_invocation(request).await.unwrap().into_inner();
         let live = matches!(invocation.state(), State::Pending | State::Processing);
         assert!(live, "it ended before it was disturbed: {invocation:?}");
         let counts = invocation.statistics.unwrap_or_default();
-        if counts.documents_indexed > 0 { Ok(()) } else { Err(counts) }
+        if counts.documents_indexed > 0 {
+            Ok(())
+        } else {
+            Err(counts)
+        }
     })
     .await;
 }
 
-on_both!(a_killed_workers_invocation_is_completed_by_another, killed_worker_on);
+on_both!(
+    a_killed_workers_invocation_is_completed_by_another,
+    killed_worker_on
+);
 async fn killed_worker_on(backend: Backend) {
     let mut scenario = Scenario::new(backend).await;
     scenario.deployment = scenario.deployment.with("worker.lease_seconds", "2");
@@ -45,7 +56,10 @@ async fn killed_worker_on(backend: Backend) {
     repository.commit("main", &many_files());
     let api = scenario.deployment.start_role("api");
     let source = scenario.create_source(&api, "owner/name").await;
-    let created = scenario.create_invocation(&api, &source, "disturbed").await.unwrap();
+    let created = scenario
+        .create_invocation(&api, &source, "disturbed")
+        .await
+        .unwrap();
     let watching = scenario.start_watch(&api, &created.id).await;
 
     let first = scenario.deployment.start_role("worker");
@@ -57,7 +71,10 @@ async fn killed_worker_on(backend: Backend) {
 
     let messages = watching.await.unwrap();
     let seen = states(&messages);
-    assert_eq!(seen, [(1, State::Pending), (2, State::Processing), (3, State::Complete)]);
+    assert_eq!(
+        seen,
+        [(1, State::Pending), (2, State::Processing), (3, State::Complete)]
+    );
     let ended = messages.last().unwrap().invocation.clone().unwrap();
     assert_eq!(ended.attempt, 2);
     let counts = ended.statistics.unwrap();
@@ -68,7 +85,10 @@ async fn killed_worker_on(backend: Backend) {
     assert_eq!(undisturbed.state(), State::Complete);
     let expected = scenario.chroma.records("undisturbed").await;
     assert_eq!(counts.chunks_indexed, i64::try_from(expected.len()).unwrap());
-    assert_eq!(undisturbed.statistics.unwrap().bytes_indexed, counts.bytes_indexed);
+    assert_eq!(
+        undisturbed.statistics.unwrap().bytes_indexed,
+        counts.bytes_indexed
+    );
     assert_eq!(scenario.chroma.records("disturbed").await, expected);
     drop(second);
 }
@@ -81,9 +101,20 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
     repository.commit("main", &many_files());
     let service = scenario.deployment.start();
     let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario.create_invocation(&service, &source, "target").await.unwrap();
-    let request = proto::WatchInvocationRequest { invocation_id: created.id.clone(), after_revision: None };
-    let mut stream = service.invocations(&scenario.admin).watch_invocation(request).await.unwrap().into_inner();
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: created.id.clone(),
+        after_revision: None,
+    };
+    let mut stream = service
+        .invocations(&scenario.admin)
+        .watch_invocation(request)
+        .await
+        .unwrap()
+        .into_inner();
     wait_until_under_way(&scenario, &service, &created.id).await;
     service.terminate();
     let mut revision = 0;
@@ -96,14 +127,29 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
     };
     assert_eq!(end.code(), Code::Unavailable, "{end:?}");
     assert_eq!(end.get_details_error_info().unwrap().reason, "DRAINING");
-    assert!(end.get_details_retry_info().unwrap().retry_delay.unwrap().as_millis() > 0);
+    assert!(
+        end.get_details_retry_info()
+            .unwrap()
+            .retry_delay
+            .unwrap()
+            .as_millis()
+            > 0
+    );
     assert_eq!(revision, 2);
     let (status, log) = service.wait();
     assert!(status.success(), "{status}\n{log}");
 
     let restarted = scenario.deployment.start();
-    let request = proto::WatchInvocationRequest { invocation_id: created.id, after_revision: Some(revision) };
-    let mut stream = restarted.invocations(&scenario.admin).watch_invocation(request).await.unwrap().into_inner();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: created.id,
+        after_revision: Some(revision),
+    };
+    let mut stream = restarted
+        .invocations(&scenario.admin)
+        .watch_invocation(request)
+        .await
+        .unwrap()
+        .into_inner();
     let mut messages = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {
         messages.push(message);
@@ -127,15 +173,26 @@ async fn an_invocation_waits_visibly_while_the_chroma_server_is_away() {
     let api = scenario.deployment.start_role("api");
     let source = scenario.create_source(&api, "owner/name").await;
     let request = invocation_request(&source, "target", None);
-    let created = api.invocations(&scenario.admin).create_invocation(request).await.unwrap().into_inner();
+    let created = api
+        .invocations(&scenario.admin)
+        .create_invocation(request)
+        .await
+        .unwrap()
+        .into_inner();
     proxy.close();
     let watching = scenario.start_watch(&api, &created.id).await;
     let _worker = scenario.deployment.start_role("worker");
     let mut client = api.invocations(&scenario.admin);
     let waiting = wait_for("a visible wait", async || {
-        let request = proto::GetInvocationRequest { invocation_id: created.id.clone() };
+        let request = proto::GetInvocationRequest {
+            invocation_id: created.id.clone(),
+        };
         let invocation = client.get_invocation(request).await.unwrap().into_inner();
-        if invocation.phase() == Phase::Waiting { Ok(invocation) } else { Err(invocation.phase) }
+        if invocation.phase() == Phase::Waiting {
+            Ok(invocation)
+        } else {
+            Err(invocation.phase)
+        }
     })
     .await;
     assert_eq!(waiting.state(), State::Processing);
@@ -143,9 +200,19 @@ async fn an_invocation_waits_visibly_while_the_chroma_server_is_away() {
     assert!(cause.contains("chroma"), "{cause}");
     proxy.open();
     let messages = watching.await.unwrap();
-    assert_eq!(messages.last().unwrap().invocation.as_ref().unwrap().state(), State::Complete);
-    let mut revisions: Vec<i64> = states(&messages).into_iter().map(|(revision, _)| revision).collect();
+    assert_eq!(
+        messages.last().unwrap().invocation.as_ref().unwrap().state(),
+        State::Complete
+    );
+    let mut revisions: Vec<i64> = states(&messages)
+        .into_iter()
+        .map(|(revision, _)| revision)
+        .collect();
     assert_eq!(revisions.last(), Some(&3));
     revisions.dedup();
-    assert_eq!(revisions.len(), states(&messages).len(), "no revision comes twice");
+    assert_eq!(
+        revisions.len(),
+        states(&messages).len(),
+        "no revision comes twice"
+    );
 }

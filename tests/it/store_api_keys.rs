@@ -31,10 +31,20 @@ fn new_key(tenant_name: &str, token: u8) -> NewApiKey {
 async fn a_key_is_found_by_the_digest_of_its_token_with_everything_it_was_made_with(test: TestStore) {
     let expire_time = Some(test.now().plus(Duration::from_secs(60)));
     let databases = Some(vec![database("one"), database("two")]);
-    let new = NewApiKey { databases: databases.clone(), expire_time, role: Role::Admin, ..new_key("a", 1) };
+    let new = NewApiKey {
+        databases: databases.clone(),
+        expire_time,
+        role: Role::Admin,
+        ..new_key("a", 1)
+    };
     let created = test.store.create_api_key(new).await.unwrap();
 
-    let found = test.store.find_api_key(&[1; 32], test.now()).await.unwrap().expect("the key");
+    let found = test
+        .store
+        .find_api_key(&[1; 32], test.now())
+        .await
+        .unwrap()
+        .expect("the key");
     assert_eq!(found, created);
     assert_eq!((found.name.as_str(), found.role), ("key 1", Role::Admin));
     assert_eq!((found.databases, found.expire_time), (databases, expire_time));
@@ -49,27 +59,52 @@ async fn a_revoked_key_is_no_longer_found_and_is_revoked_once(test: TestStore) {
     assert!(!test.store.revoke_api_key(ApiKeyId::generate()).await.unwrap());
     assert_eq!(test.store.find_api_key(&[1; 32], test.now()).await.unwrap(), None);
     let listed = test.store.list_api_keys(None).await.unwrap();
-    assert_eq!(listed.iter().map(|key| key.revoke_time).collect::<Vec<_>>(), [Some(test.now())]);
+    assert_eq!(
+        listed.iter().map(|key| key.revoke_time).collect::<Vec<_>>(),
+        [Some(test.now())]
+    );
 }
 
 async fn a_key_is_found_until_it_expires(test: TestStore) {
     let expire_time = test.now().plus(Duration::from_secs(60));
-    let new = NewApiKey { expire_time: Some(expire_time), ..new_key("a", 1) };
+    let new = NewApiKey {
+        expire_time: Some(expire_time),
+        ..new_key("a", 1)
+    };
     let key = test.store.create_api_key(new).await.unwrap();
     let before = test.clock.advance(Duration::from_millis(59_999));
-    assert_eq!(test.store.find_api_key(&[1; 32], before).await.unwrap(), Some(key));
-    assert_eq!(test.store.find_api_key(&[1; 32], expire_time).await.unwrap(), None);
+    assert_eq!(
+        test.store.find_api_key(&[1; 32], before).await.unwrap(),
+        Some(key)
+    );
+    assert_eq!(
+        test.store.find_api_key(&[1; 32], expire_time).await.unwrap(),
+        None
+    );
 }
 
 async fn a_listing_shows_one_tenant_or_all(test: TestStore) {
     let mut ids = Vec::new();
     for (tenant_name, token) in [("a", 1), ("b", 2), ("a", 3)] {
-        ids.push(test.store.create_api_key(new_key(tenant_name, token)).await.unwrap().id);
+        ids.push(
+            test.store
+                .create_api_key(new_key(tenant_name, token))
+                .await
+                .unwrap()
+                .id,
+        );
     }
-    let listed = |keys: Vec<chroma_sync::domain::api_key::ApiKey>| keys.iter().map(|key| key.id).collect::<Vec<_>>();
+    let listed =
+        |keys: Vec<chroma_sync::domain::api_key::ApiKey>| keys.iter().map(|key| key.id).collect::<Vec<_>>();
     assert_eq!(listed(test.store.list_api_keys(None).await.unwrap()), ids);
-    assert_eq!(listed(test.store.list_api_keys(Some(&tenant("a"))).await.unwrap()), [ids[0], ids[2]]);
-    assert_eq!(listed(test.store.list_api_keys(Some(&tenant("c"))).await.unwrap()), []);
+    assert_eq!(
+        listed(test.store.list_api_keys(Some(&tenant("a"))).await.unwrap()),
+        [ids[0], ids[2]]
+    );
+    assert_eq!(
+        listed(test.store.list_api_keys(Some(&tenant("c"))).await.unwrap()),
+        []
+    );
 }
 
 async fn a_token_that_is_taken_is_refused(test: TestStore) {

@@ -7,7 +7,7 @@ use chroma_sync::{
         ids::{InvocationId, WorkerId},
         invocation::{Failure, Progress, StateName, Statistics, Wait},
     },
-    store::{Event, RetryLater, Scope},
+    store::{Event, Held, RetryLater, Scope},
 };
 use proptest::{
     collection::vec,
@@ -31,28 +31,66 @@ async fn a_history_is_read_whole_or_from_any_revision(test: TestStore) {
     let claimed_at = test.clock.advance(Duration::from_secs(1));
     let claim = test.claim(&WorkerId::generate()).await.unwrap();
     let ended_at = test.clock.advance(Duration::from_secs(1));
-    test.store.complete(created.id, 1, Statistics::default(), ended_at).await.unwrap();
+    let ended = test
+        .store
+        .complete(created.id, 1, Statistics::default(), ended_at)
+        .await
+        .unwrap();
+    assert_eq!(ended, Held::Held);
     let completed = test.reload(&source.tenant, created.id).await;
 
     let history = [
-        Event { revision: 1, time: created_at, invocation: created.clone() },
-        Event { revision: 2, time: claimed_at, invocation: claim.invocation },
-        Event { revision: 3, time: ended_at, invocation: completed },
+        Event {
+            revision: 1,
+            time: created_at,
+            invocation: created.clone(),
+        },
+        Event {
+            revision: 2,
+            time: claimed_at,
+            invocation: claim.invocation,
+        },
+        Event {
+            revision: 3,
+            time: ended_at,
+            invocation: completed,
+        },
     ];
     for after in 0..=3 {
         let events = test.store.events_after(created.id, after, 10).await.unwrap();
         assert_eq!(events, history[usize::try_from(after).unwrap()..]);
     }
-    assert_eq!(test.store.events_after(created.id, 0, 2).await.unwrap(), history[..2]);
-    assert_eq!(test.store.events_after(created.id, u64::MAX, 10).await.unwrap(), []);
-    assert_eq!(test.store.events_after(InvocationId::generate(), 0, 10).await.unwrap(), []);
+    assert_eq!(
+        test.store.events_after(created.id, 0, 2).await.unwrap(),
+        history[..2]
+    );
+    assert_eq!(
+        test.store.events_after(created.id, u64::MAX, 10).await.unwrap(),
+        []
+    );
+    assert_eq!(
+        test.store
+            .events_after(InvocationId::generate(), 0, 10)
+            .await
+            .unwrap(),
+        []
+    );
 }
 
 async fn heads_follow_every_change(test: TestStore) {
     let source = test.source(&test.fresh_tenant()).await;
-    let ids = [test.invocation(&source).await.id, test.invocation(&source).await.id, test.invocation(&source).await.id];
+    let ids = [
+        test.invocation(&source).await.id,
+        test.invocation(&source).await.id,
+        test.invocation(&source).await.id,
+    ];
     test.claim(&WorkerId::generate()).await.unwrap();
-    test.store.report_progress(ids[0], 1, &Progress::default(), None).await.unwrap();
+    let reported = test
+        .store
+        .report_progress(ids[0], 1, &Progress::default(), None)
+        .await
+        .unwrap();
+    assert_eq!(reported, Held::Held);
     let mut heads = test.store.heads(&ids).await.unwrap();
     heads.sort();
     assert_eq!(heads, [(ids[0], 2, 2), (ids[1], 1, 0), (ids[2], 1, 0)]);
@@ -92,10 +130,16 @@ const INVOCATIONS: usize = 3;
 const AT_ONCE: usize = 4;
 
 async fn every_history_counts_from_one_without_a_gap(test: TestStore) {
-    let config = Config { cases: 24, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: 24,
+        failure_persistence: None,
+        ..Config::default()
+    };
     tokio::task::block_in_place(|| {
         TestRunner::new(config)
-            .run(&vec(step(), 1..40), |steps| Handle::current().block_on(check_history(&test, &steps)))
+            .run(&vec(step(), 1..40), |steps| {
+                Handle::current().block_on(check_history(&test, &steps))
+            })
             .unwrap();
     });
 }
@@ -108,7 +152,9 @@ async fn check_history(test: &TestStore, steps: &[(usize, Step)]) -> Result<(), 
     }
     let scope = Scope::tenant(source.tenant.clone());
     for steps in steps.chunks(AT_ONCE) {
-        let steps = steps.iter().map(|(which, step)| take(test, &scope, ids[*which], *step));
+        let steps = steps
+            .iter()
+            .map(|(which, step)| take(test, &scope, ids[*which], *step));
         futures::future::join_all(steps).await;
     }
     for id in ids {
@@ -124,7 +170,10 @@ async fn check_history(test: &TestStore, steps: &[(usize, Step)]) -> Result<(), 
             match previous {
                 None => prop_assert_eq!(state, StateName::Pending),
                 Some(before) => {
-                    prop_assert!(state.legal_predecessors().contains(&before), "{before:?} -> {state:?}")
+                    prop_assert!(
+                        state.legal_predecessors().contains(&before),
+                        "{before:?} -> {state:?}"
+                    )
                 }
             }
             previous = Some(state);
@@ -138,25 +187,41 @@ async fn take(test: &TestStore, scope: &Scope, id: InvocationId, step: Step) {
     let (store, now, statistics) = (&test.store, test.now(), Statistics::default());
     match step {
         Step::Claim => {
-            store.claim(&WorkerId::generate(), now, LEASE, MANY).await.unwrap();
+            store
+                .claim(&WorkerId::generate(), now, LEASE, MANY)
+                .await
+                .unwrap();
         }
         Step::Complete { attempt } => {
             let _ = store.complete(id, attempt, statistics, now).await.unwrap();
         }
         Step::Fail { attempt } => {
-            let failure = Failure { reason: "X".to_owned(), message: "x".to_owned() };
+            let failure = Failure {
+                reason: "X".to_owned(),
+                message: "x".to_owned(),
+            };
             let _ = store.fail(id, attempt, failure, statistics, now).await.unwrap();
         }
         Step::RetryLater { attempt } => {
-            let wait = Wait { until: now, cause: "x".to_owned() };
-            let later = RetryLater { next_attempt_at: now, wait, counts_as_failure: true };
+            let wait = Wait {
+                until: now,
+                cause: "x".to_owned(),
+            };
+            let later = RetryLater {
+                next_attempt_at: now,
+                wait,
+                counts_as_failure: true,
+            };
             let _ = store.retry_later(id, attempt, later, statistics).await.unwrap();
         }
         Step::Release { attempt } => {
             let _ = store.release(id, attempt, now).await.unwrap();
         }
         Step::Report { attempt } => {
-            let _ = store.report_progress(id, attempt, &Progress::default(), None).await.unwrap();
+            let _ = store
+                .report_progress(id, attempt, &Progress::default(), None)
+                .await
+                .unwrap();
         }
         Step::Cancel => {
             store.cancel_invocation(scope, id).await.unwrap();

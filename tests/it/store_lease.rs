@@ -1,4 +1,4 @@
-//! Claims, leases, fencing and the reaper.
+//! Leases, fencing and the reaper.
 
 use std::time::Duration;
 
@@ -7,20 +7,13 @@ use chroma_sync::{
         document::{Document, DocumentOutcome},
         ids::WorkerId,
         invocation::{Failure, Phase, Progress, State, StateName, Statistics, Wait},
-        names::TenantName,
     },
-    store::{Claim, ClaimLimits, Held, Reaped, Renewal, RetryLater, Settled, lease::WORKER_LOST},
+    store::{Held, Reaped, Renewal, RetryLater, Settled, lease::WORKER_LOST},
 };
 
-use crate::harness::stores::{LEASE, MANY, TestStore, on_both_stores};
+use crate::harness::stores::{LEASE, TestStore, on_both_stores};
 
 on_both_stores! {
-    nothing_to_claim_is_no_claim,
-    the_first_claim_is_the_transition_to_processing,
-    a_claim_carries_the_settings_of_its_source,
-    the_oldest_invocation_of_a_tenant_goes_first,
-    the_tenant_with_the_fewest_in_work_goes_first,
-    a_tenant_has_no_more_in_work_than_it_may,
     a_renewed_lease_is_not_reaped,
     a_stranger_cannot_renew,
     a_lease_that_ran_out_is_returned_and_claimed_again_without_an_event,
@@ -37,97 +30,34 @@ on_both_stores! {
 const BACKOFF: Duration = Duration::from_secs(5);
 
 fn failure() -> Failure {
-    Failure { reason: "REPOSITORY_NOT_FOUND".to_owned(), message: "no such repository".to_owned() }
+    Failure {
+        reason: "REPOSITORY_NOT_FOUND".to_owned(),
+        message: "no such repository".to_owned(),
+    }
 }
 
 fn indexed(documents: u64) -> Statistics {
-    Statistics { documents_discovered: documents, documents_indexed: documents, ..Statistics::default() }
-}
-
-async fn nothing_to_claim_is_no_claim(test: TestStore) {
-    assert_eq!(test.claim(&WorkerId::generate()).await, None);
-}
-
-async fn the_first_claim_is_the_transition_to_processing(test: TestStore) {
-    let (claim, _) = test.claimed().await;
-    assert_eq!((claim.attempt, claim.failures, claim.first), (1, 0, true));
-    assert_eq!(claim.lease_expires_at, test.now().plus(LEASE));
-    let invocation = claim.invocation;
-    assert_eq!(invocation.state, State::Processing { start_time: test.now() });
-    assert_eq!((invocation.revision, invocation.attempt), (2, 1));
-    assert_eq!(invocation.progress.phase, Phase::Fetching);
-    assert_eq!(test.reload(&invocation.tenant, invocation.id).await, invocation);
-    assert_eq!(test.claim(&WorkerId::generate()).await, None, "it is taken");
-}
-
-async fn a_claim_carries_the_settings_of_its_source(test: TestStore) {
-    let source = test.source(&test.fresh_tenant()).await;
-    test.invocation(&source).await;
-    let plan = test.claim(&WorkerId::generate()).await.unwrap().plan;
-    assert_eq!((plan.settings, plan.embedding, plan.chunking), (source.settings, source.embedding, source.chunking));
-}
-
-async fn the_oldest_invocation_of_a_tenant_goes_first(test: TestStore) {
-    let source = test.source(&test.fresh_tenant()).await;
-    let mut ids = Vec::new();
-    for _ in 0..4 {
-        ids.push(test.invocation(&source).await.id);
-        test.clock.advance(Duration::from_millis(1));
+    Statistics {
+        documents_discovered: documents,
+        documents_indexed: documents,
+        ..Statistics::default()
     }
-    let worker = WorkerId::generate();
-    for id in ids {
-        assert_eq!(test.claim(&worker).await.unwrap().invocation.id, id);
-    }
-}
-
-/// Claims until nothing is left and says whose each was.
-async fn claim_all(test: &TestStore, limits: ClaimLimits) -> Vec<(TenantName, Claim)> {
-    let worker = WorkerId::generate();
-    let mut claims = Vec::new();
-    while let Some(claim) = test.store.claim(&worker, test.now(), LEASE, limits).await.unwrap() {
-        claims.push((claim.invocation.tenant.clone(), claim));
-    }
-    claims
-}
-
-async fn the_tenant_with_the_fewest_in_work_goes_first(test: TestStore) {
-    let (greedy, modest, late) = (test.fresh_tenant(), test.fresh_tenant(), test.fresh_tenant());
-    for (tenant, invocations) in [(&greedy, 5), (&modest, 2), (&late, 1)] {
-        let source = test.source(tenant).await;
-        for _ in 0..invocations {
-            test.invocation(&source).await;
-        }
-        test.clock.advance(Duration::from_millis(1));
-    }
-    let order: Vec<TenantName> = claim_all(&test, MANY).await.into_iter().map(|(tenant, _)| tenant).collect();
-    let [g, m, l] = [greedy, modest, late];
-    assert_eq!(order, [&g, &m, &l, &g, &m, &g, &g, &g].map(Clone::clone));
-}
-
-async fn a_tenant_has_no_more_in_work_than_it_may(test: TestStore) {
-    let (one, two) = (test.fresh_tenant(), test.fresh_tenant());
-    for tenant in [&one, &two] {
-        let source = test.source(tenant).await;
-        for _ in 0..4 {
-            test.invocation(&source).await;
-        }
-    }
-    let limits = ClaimLimits { per_tenant: 2 };
-    let claims = claim_all(&test, limits).await;
-    for tenant in [&one, &two] {
-        assert_eq!(claims.iter().filter(|(owner, _)| owner == tenant).count(), 2);
-    }
-    let (_, ended) = claims.iter().find(|(owner, _)| *owner == two).unwrap();
-    assert_eq!(test.store.complete(ended.invocation.id, 1, indexed(1), test.now()).await.unwrap(), Held::Held);
-    let next = claim_all(&test, limits).await;
-    assert_eq!(next.iter().map(|(owner, _)| owner).collect::<Vec<_>>(), [&two], "one place became free");
 }
 
 async fn a_renewed_lease_is_not_reaped(test: TestStore) {
     let (claim, worker) = test.claimed().await;
     let now = test.clock.advance(LEASE / 2);
-    let renewal = test.store.renew(claim.invocation.id, 1, &worker, now, LEASE).await.unwrap();
-    assert_eq!(renewal, Renewal::Renewed { lease_expires_at: now.plus(LEASE) });
+    let renewal = test
+        .store
+        .renew(claim.invocation.id, 1, &worker, now, LEASE)
+        .await
+        .unwrap();
+    assert_eq!(
+        renewal,
+        Renewal::Renewed {
+            lease_expires_at: now.plus(LEASE)
+        }
+    );
     test.clock.advance(LEASE - Duration::from_millis(1));
     assert_eq!(test.store.reap(test.now(), 3, BACKOFF).await.unwrap(), []);
     test.clock.advance(Duration::from_millis(1));
@@ -138,8 +68,17 @@ async fn a_stranger_cannot_renew(test: TestStore) {
     let (claim, worker) = test.claimed().await;
     let id = claim.invocation.id;
     let stranger = WorkerId::generate();
-    assert_eq!(test.store.renew(id, 1, &stranger, test.now(), LEASE).await.unwrap(), Renewal::Lost);
-    assert_eq!(test.store.renew(id, 2, &worker, test.now(), LEASE).await.unwrap(), Renewal::Lost);
+    assert_eq!(
+        test.store
+            .renew(id, 1, &stranger, test.now(), LEASE)
+            .await
+            .unwrap(),
+        Renewal::Lost
+    );
+    assert_eq!(
+        test.store.renew(id, 2, &worker, test.now(), LEASE).await.unwrap(),
+        Renewal::Lost
+    );
 }
 
 async fn a_lease_that_ran_out_is_returned_and_claimed_again_without_an_event(test: TestStore) {
@@ -148,20 +87,44 @@ async fn a_lease_that_ran_out_is_returned_and_claimed_again_without_an_event(tes
     let now = test.clock.advance(LEASE);
     let until = now.plus(BACKOFF);
     let reaped = test.store.reap(now, 3, BACKOFF).await.unwrap();
-    assert_eq!(reaped, [Reaped { id, attempt: 1, failures: 1, next_attempt_at: Some(until) }]);
+    assert_eq!(
+        reaped,
+        [Reaped {
+            id,
+            attempt: 1,
+            failures: 1,
+            next_attempt_at: Some(until)
+        }]
+    );
     let waiting = test.reload(&claim.invocation.tenant, id).await;
     assert_eq!((waiting.revision, waiting.progress.phase), (2, Phase::Waiting));
     assert_eq!(waiting.progress.wait.as_ref().map(|wait| wait.until), Some(until));
     assert!(waiting.progress_version > claim.invocation.progress_version);
-    assert_eq!(test.claim(&WorkerId::generate()).await, None, "not before its time");
+    assert_eq!(
+        test.claim(&WorkerId::generate()).await,
+        None,
+        "not before its time"
+    );
 
     let now = test.clock.advance(BACKOFF);
-    let again = test.claim(&WorkerId::generate()).await.expect("its time has come");
-    assert_eq!((again.invocation.id, again.attempt, again.failures, again.first), (id, 2, 1, false));
+    let again = test
+        .claim(&WorkerId::generate())
+        .await
+        .expect("its time has come");
+    assert_eq!(
+        (again.invocation.id, again.attempt, again.failures, again.first),
+        (id, 2, 1, false)
+    );
     assert_eq!(again.lease_expires_at, now.plus(LEASE));
-    assert_eq!((again.invocation.revision, again.invocation.progress.wait), (2, None));
+    assert_eq!(
+        (again.invocation.revision, again.invocation.progress.wait),
+        (2, None)
+    );
     assert!(again.invocation.progress_version > waiting.progress_version);
-    assert_eq!(again.invocation.state, claim.invocation.state, "the start time is that of the first attempt");
+    assert_eq!(
+        again.invocation.state, claim.invocation.state,
+        "the start time is that of the first attempt"
+    );
     assert_eq!(test.store.events_after(id, 0, 10).await.unwrap().len(), 2);
 }
 
@@ -176,7 +139,11 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
         outcome: DocumentOutcome::Discovered,
         chunks: 0,
     };
-    let held = test.store.record_discovered(id, 1, vec![document.clone()]).await.unwrap();
+    let held = test
+        .store
+        .record_discovered(id, 1, vec![document.clone()])
+        .await
+        .unwrap();
     assert_eq!(held, Held::Held);
     let now = test.clock.advance(LEASE);
     test.store.reap(now, 5, Duration::ZERO).await.unwrap();
@@ -186,28 +153,68 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
         let before = test.reload(&tenant, id).await;
         let later = RetryLater {
             next_attempt_at: now,
-            wait: Wait { until: now, cause: "late".to_owned() },
+            wait: Wait {
+                until: now,
+                cause: "late".to_owned(),
+            },
             counts_as_failure: true,
         };
-        let settled = [Settled { ordinal: 0, outcome: DocumentOutcome::Indexed, chunks: 3 }];
-        let progress = Progress { phase: Phase::Indexing, wait: None, statistics: indexed(9) };
+        let settled = [Settled {
+            ordinal: 0,
+            outcome: DocumentOutcome::Indexed,
+            chunks: 3,
+        }];
+        let progress = Progress {
+            phase: Phase::Indexing,
+            wait: None,
+            statistics: indexed(9),
+        };
         let store = &test.store;
-        assert_eq!(store.renew(id, 1, &worker, now, LEASE).await.unwrap(), Renewal::Lost, "{round}");
+        assert_eq!(
+            store.renew(id, 1, &worker, now, LEASE).await.unwrap(),
+            Renewal::Lost,
+            "{round}"
+        );
         for (write, held) in [
-            ("report_progress", store.report_progress(id, 1, &progress, Some("c0ffee")).await),
+            (
+                "report_progress",
+                store.report_progress(id, 1, &progress, Some("c0ffee")).await,
+            ),
             ("complete", store.complete(id, 1, indexed(9), now).await),
             ("fail", store.fail(id, 1, failure(), indexed(9), now).await),
             ("retry_later", store.retry_later(id, 1, later, indexed(9)).await),
             ("release", store.release(id, 1, now).await),
-            ("record_discovered", store.record_discovered(id, 1, vec![Document { ordinal: 1, ..document.clone() }]).await),
-            ("record_outcomes", store.record_outcomes(id, 1, &settled, &progress).await),
+            (
+                "record_discovered",
+                store
+                    .record_discovered(
+                        id,
+                        1,
+                        vec![Document {
+                            ordinal: 1,
+                            ..document.clone()
+                        }],
+                    )
+                    .await,
+            ),
+            (
+                "record_outcomes",
+                store.record_outcomes(id, 1, &settled, &progress).await,
+            ),
             ("clear_documents", store.clear_documents(id, 1).await),
         ] {
             assert_eq!(held.unwrap(), Held::Lost, "{write} when {round}");
         }
         assert_eq!(test.reload(&tenant, id).await, before, "{round}");
-        let page = chroma_sync::store::DocumentPage { after: None, limit: 10 };
-        assert_eq!(store.list_documents(id, None, page).await.unwrap(), std::slice::from_ref(&document), "{round}");
+        let page = chroma_sync::store::DocumentPage {
+            after: None,
+            limit: 10,
+        };
+        assert_eq!(
+            store.list_documents(id, None, page).await.unwrap(),
+            std::slice::from_ref(&document),
+            "{round}"
+        );
         if round == "returned" {
             assert_eq!(test.claim(&WorkerId::generate()).await.unwrap().attempt, 2);
         }
@@ -217,9 +224,22 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
 async fn a_lease_that_ran_out_but_was_not_reaped_still_holds(test: TestStore) {
     let (claim, worker) = test.claimed().await;
     let now = test.clock.advance(LEASE * 3);
-    assert_eq!(test.claim(&WorkerId::generate()).await, None, "only the reaper takes a lease away");
-    let renewal = test.store.renew(claim.invocation.id, 1, &worker, now, LEASE).await.unwrap();
-    assert_eq!(renewal, Renewal::Renewed { lease_expires_at: now.plus(LEASE) });
+    assert_eq!(
+        test.claim(&WorkerId::generate()).await,
+        None,
+        "only the reaper takes a lease away"
+    );
+    let renewal = test
+        .store
+        .renew(claim.invocation.id, 1, &worker, now, LEASE)
+        .await
+        .unwrap();
+    assert_eq!(
+        renewal,
+        Renewal::Renewed {
+            lease_expires_at: now.plus(LEASE)
+        }
+    );
     assert_eq!(test.store.reap(now, 3, BACKOFF).await.unwrap(), []);
 }
 
@@ -228,15 +248,41 @@ async fn an_invocation_fails_when_its_workers_are_lost_too_often(test: TestStore
     let id = claim.invocation.id;
     let now = test.clock.advance(LEASE);
     let first = test.store.reap(now, 2, Duration::ZERO).await.unwrap();
-    assert_eq!(first, [Reaped { id, attempt: 1, failures: 1, next_attempt_at: Some(now) }]);
+    assert_eq!(
+        first,
+        [Reaped {
+            id,
+            attempt: 1,
+            failures: 1,
+            next_attempt_at: Some(now)
+        }]
+    );
     assert_eq!(test.claim(&WorkerId::generate()).await.unwrap().failures, 1);
     let now = test.clock.advance(LEASE);
     let second = test.store.reap(now, 2, Duration::ZERO).await.unwrap();
-    assert_eq!(second, [Reaped { id, attempt: 2, failures: 2, next_attempt_at: None }]);
+    assert_eq!(
+        second,
+        [Reaped {
+            id,
+            attempt: 2,
+            failures: 2,
+            next_attempt_at: None
+        }]
+    );
 
     let failed = test.reload(&claim.invocation.tenant, id).await;
-    let State::Failed { start_time, finish_time, failure } = &failed.state else { panic!("{failed:?}") };
-    assert_eq!((Some(*start_time), *finish_time), (claim.invocation.state.start_time(), now));
+    let State::Failed {
+        start_time,
+        finish_time,
+        failure,
+    } = &failed.state
+    else {
+        panic!("{failed:?}")
+    };
+    assert_eq!(
+        (Some(*start_time), *finish_time),
+        (claim.invocation.state.start_time(), now)
+    );
     assert_eq!(failure.reason, WORKER_LOST);
     assert!(failure.message.contains("2 attempts"), "{}", failure.message);
     assert_eq!((failed.revision, failed.progress.phase), (3, Phase::Done));
@@ -248,20 +294,45 @@ async fn a_retry_waits_for_its_time_and_counts_only_when_it_is_a_failure(test: T
     let id = claim.invocation.id;
     for (attempt, counts_as_failure, failures) in [(1, false, 0), (2, true, 1), (3, true, 2)] {
         let until = test.now().plus(BACKOFF);
-        let wait = Wait { until, cause: "the rate limit of github.com".to_owned() };
-        let later = RetryLater { next_attempt_at: until, wait: wait.clone(), counts_as_failure };
-        let held = test.store.retry_later(id, attempt, later, indexed(4)).await.unwrap();
+        let wait = Wait {
+            until,
+            cause: "the rate limit of github.com".to_owned(),
+        };
+        let later = RetryLater {
+            next_attempt_at: until,
+            wait: wait.clone(),
+            counts_as_failure,
+        };
+        let held = test
+            .store
+            .retry_later(id, attempt, later, indexed(4))
+            .await
+            .unwrap();
         assert_eq!(held, Held::Held);
         let waiting = test.reload(&claim.invocation.tenant, id).await;
-        let progress = Progress { phase: Phase::Waiting, wait: Some(wait), statistics: indexed(4) };
-        assert_eq!((waiting.state.name(), waiting.revision), (StateName::Processing, 2));
+        let progress = Progress {
+            phase: Phase::Waiting,
+            wait: Some(wait),
+            statistics: indexed(4),
+        };
+        assert_eq!(
+            (waiting.state.name(), waiting.revision),
+            (StateName::Processing, 2)
+        );
         assert_eq!(waiting.progress, progress);
-        assert_eq!(test.store.reap(test.now(), 1, BACKOFF).await.unwrap(), [], "it has no lease to lose");
+        assert_eq!(
+            test.store.reap(test.now(), 1, BACKOFF).await.unwrap(),
+            [],
+            "it has no lease to lose"
+        );
 
         test.clock.advance(BACKOFF - Duration::from_millis(1));
         assert_eq!(test.claim(&WorkerId::generate()).await, None);
         test.clock.advance(Duration::from_millis(1));
-        let again = test.claim(&WorkerId::generate()).await.expect("its time has come");
+        let again = test
+            .claim(&WorkerId::generate())
+            .await
+            .expect("its time has come");
         assert_eq!((again.attempt, again.failures), (attempt + 1, failures));
         assert_eq!(again.invocation.progress.statistics, indexed(4), "counts go on");
     }
@@ -271,7 +342,11 @@ async fn a_released_invocation_is_claimed_at_once(test: TestStore) {
     let (claim, _) = test.claimed().await;
     let id = claim.invocation.id;
     assert_eq!(test.store.release(id, 1, test.now()).await.unwrap(), Held::Held);
-    assert_eq!(test.store.release(id, 1, test.now()).await.unwrap(), Held::Lost, "it is no longer ours");
+    assert_eq!(
+        test.store.release(id, 1, test.now()).await.unwrap(),
+        Held::Lost,
+        "it is no longer ours"
+    );
     let again = test.claim(&WorkerId::generate()).await.expect("it is free");
     assert_eq!((again.invocation.id, again.attempt, again.failures), (id, 2, 0));
 }
@@ -279,15 +354,41 @@ async fn a_released_invocation_is_claimed_at_once(test: TestStore) {
 async fn progress_is_reported_without_a_state_change(test: TestStore) {
     let (claim, _) = test.claimed().await;
     let (id, tenant) = (claim.invocation.id, claim.invocation.tenant.clone());
-    let progress = Progress { phase: Phase::Indexing, wait: None, statistics: indexed(3) };
-    assert_eq!(test.store.report_progress(id, 1, &progress, Some("c0ffee")).await.unwrap(), Held::Held);
+    let progress = Progress {
+        phase: Phase::Indexing,
+        wait: None,
+        statistics: indexed(3),
+    };
+    assert_eq!(
+        test.store
+            .report_progress(id, 1, &progress, Some("c0ffee"))
+            .await
+            .unwrap(),
+        Held::Held
+    );
     let reported = test.reload(&tenant, id).await;
-    assert_eq!((&reported.progress, reported.resolved_commit.as_deref()), (&progress, Some("c0ffee")));
-    assert_eq!((reported.revision, reported.progress_version), (2, claim.invocation.progress_version + 1));
+    assert_eq!(
+        (&reported.progress, reported.resolved_commit.as_deref()),
+        (&progress, Some("c0ffee"))
+    );
+    assert_eq!(
+        (reported.revision, reported.progress_version),
+        (2, claim.invocation.progress_version + 1)
+    );
 
-    assert_eq!(test.store.report_progress(id, 1, &Progress::default(), None).await.unwrap(), Held::Held);
+    assert_eq!(
+        test.store
+            .report_progress(id, 1, &Progress::default(), None)
+            .await
+            .unwrap(),
+        Held::Held
+    );
     let reported = test.reload(&tenant, id).await;
-    assert_eq!(reported.resolved_commit.as_deref(), Some("c0ffee"), "none means no news");
+    assert_eq!(
+        reported.resolved_commit.as_deref(),
+        Some("c0ffee"),
+        "none means no news"
+    );
     let heads = test.store.heads(&[id, claim_id_of_nobody()]).await.unwrap();
     assert_eq!(heads, [(id, 2, reported.progress_version)]);
 }
@@ -300,30 +401,58 @@ async fn an_invocation_ends_once(test: TestStore) {
     let (claim, worker) = test.claimed().await;
     let id = claim.invocation.id;
     let now = test.clock.advance(Duration::from_secs(1));
-    assert_eq!(test.store.fail(id, 1, failure(), indexed(1), now).await.unwrap(), Held::Held);
+    assert_eq!(
+        test.store.fail(id, 1, failure(), indexed(1), now).await.unwrap(),
+        Held::Held
+    );
     let failed = test.reload(&claim.invocation.tenant, id).await;
     let start_time = claim.invocation.state.start_time().unwrap();
-    assert_eq!(failed.state, State::Failed { start_time, finish_time: now, failure: failure() });
-    let progress = Progress { phase: Phase::Done, wait: None, statistics: indexed(1) };
+    assert_eq!(
+        failed.state,
+        State::Failed {
+            start_time,
+            finish_time: now,
+            failure: failure()
+        }
+    );
+    let progress = Progress {
+        phase: Phase::Done,
+        wait: None,
+        statistics: indexed(1),
+    };
     assert_eq!((failed.revision, &failed.progress), (3, &progress));
 
     for held in [
         test.store.complete(id, 1, indexed(2), now).await,
         test.store.fail(id, 1, failure(), indexed(2), now).await,
-        test.store.report_progress(id, 1, &Progress::default(), None).await,
+        test.store
+            .report_progress(id, 1, &Progress::default(), None)
+            .await,
     ] {
         assert_eq!(held.unwrap(), Held::Lost);
     }
-    assert_eq!(test.store.renew(id, 1, &worker, now, LEASE).await.unwrap(), Renewal::Lost);
+    assert_eq!(
+        test.store.renew(id, 1, &worker, now, LEASE).await.unwrap(),
+        Renewal::Lost
+    );
     assert_eq!(test.reload(&claim.invocation.tenant, id).await, failed);
 }
 
 async fn texts_with_nul_characters_are_kept_without_them(test: TestStore) {
     let (claim, _) = test.claimed().await;
-    let failure = Failure { reason: "X".to_owned(), message: "bad\0name".to_owned() };
-    let held = test.store.fail(claim.invocation.id, 1, failure, indexed(0), test.now()).await.unwrap();
+    let failure = Failure {
+        reason: "X".to_owned(),
+        message: "bad\0name".to_owned(),
+    };
+    let held = test
+        .store
+        .fail(claim.invocation.id, 1, failure, indexed(0), test.now())
+        .await
+        .unwrap();
     assert_eq!(held, Held::Held);
     let failed = test.reload(&claim.invocation.tenant, claim.invocation.id).await;
-    let State::Failed { failure, .. } = failed.state else { panic!("{failed:?}") };
+    let State::Failed { failure, .. } = failed.state else {
+        panic!("{failed:?}")
+    };
     assert_eq!(failure.message, "bad\u{fffd}name");
 }

@@ -30,9 +30,16 @@ async fn of_a_cancel_and_a_claim_exactly_one_wins(test: TestStore) {
     for round in 0..60 {
         let id = test.invocation(&source).await.id;
         let worker = WorkerId::generate();
-        let (cancelling, claiming) = if round % 2 == 0 { (&one, &two) } else { (&two, &one) };
-        let (cancelled, claimed) =
-            join(cancelling.cancel_invocation(&scope, id), claiming.claim(&worker, test.now(), LEASE, MANY)).await;
+        let (cancelling, claiming) = if round % 2 == 0 {
+            (&one, &two)
+        } else {
+            (&two, &one)
+        };
+        let (cancelled, claimed) = join(
+            cancelling.cancel_invocation(&scope, id),
+            claiming.claim(&worker, test.now(), LEASE, MANY),
+        )
+        .await;
         let invocation = test.reload(&source.tenant, id).await;
         assert_eq!(invocation.revision, 2, "exactly one of them changed the state");
         match (cancelled.unwrap(), claimed.unwrap()) {
@@ -41,8 +48,14 @@ async fn of_a_cancel_and_a_claim_exactly_one_wins(test: TestStore) {
                 *winners.entry("cancel").or_insert(0) += 1;
             }
             (CancelInvocation::NotCancelable(StateName::Processing), Some(claim)) => {
-                assert_eq!((claim.invocation.id, invocation.state.name()), (id, StateName::Processing));
-                let ended = one.complete(id, 1, Statistics::default(), test.now()).await.unwrap();
+                assert_eq!(
+                    (claim.invocation.id, invocation.state.name()),
+                    (id, StateName::Processing)
+                );
+                let ended = one
+                    .complete(id, 1, Statistics::default(), test.now())
+                    .await
+                    .unwrap();
                 assert_eq!(ended, Held::Held);
                 *winners.entry("claim").or_insert(0) += 1;
             }
@@ -86,7 +99,14 @@ async fn eight_workers_never_claim_the_same_attempt(test: TestStore) {
     }
     let second = test.second().await;
     let workers = (0..8).map(|n| {
-        let (store, now) = (if n % 2 == 0 { test.store.clone() } else { second.clone() }, test.now());
+        let (store, now) = (
+            if n % 2 == 0 {
+                test.store.clone()
+            } else {
+                second.clone()
+            },
+            test.now(),
+        );
         tokio::spawn(async move {
             let worker = WorkerId::generate();
             let mut claimed: Vec<(InvocationId, u32)> = Vec::new();
@@ -96,11 +116,17 @@ async fn eight_workers_never_claim_the_same_attempt(test: TestStore) {
             claimed
         })
     });
-    let claimed: Vec<(InvocationId, u32)> =
-        join_all(workers).await.into_iter().flat_map(Result::unwrap).collect();
+    let claimed: Vec<(InvocationId, u32)> = join_all(workers)
+        .await
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .collect();
     assert_eq!(claimed.len(), INVOCATIONS);
     assert!(claimed.iter().all(|(_, attempt)| *attempt == 1));
-    assert_eq!(claimed.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), created);
+    assert_eq!(
+        claimed.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(),
+        created
+    );
     second.close().await;
 }
 
@@ -115,7 +141,11 @@ async fn claims_at_once_respect_the_bound_of_a_tenant(test: TestStore) {
         let claims = join_all((0..8).map(|_| test.store.claim(&worker, test.now(), LEASE, limits))).await;
         let claims: Vec<_> = claims.into_iter().filter_map(Result::unwrap).collect();
         assert_eq!(claims.len(), 3);
-        assert!(claims.iter().all(|claim| claim.invocation.tenant == source.tenant));
+        assert!(
+            claims
+                .iter()
+                .all(|claim| claim.invocation.tenant == source.tenant)
+        );
     }
 }
 
@@ -130,7 +160,13 @@ async fn two_reapers_reap_a_lease_once(test: TestStore) {
     let reaped: Vec<_> = one.unwrap().into_iter().chain(two.unwrap()).collect();
     assert!(reaped.iter().all(|reaped| reaped.failures == 1));
     assert_eq!(reaped.len(), ids.len());
-    assert_eq!(reaped.into_iter().map(|reaped| reaped.id).collect::<BTreeSet<_>>(), ids);
+    assert_eq!(
+        reaped
+            .into_iter()
+            .map(|reaped| reaped.id)
+            .collect::<BTreeSet<_>>(),
+        ids
+    );
     second.close().await;
 }
 
@@ -139,8 +175,11 @@ async fn a_completion_and_the_reaper_never_both_win(test: TestStore) {
     for _ in 0..20 {
         let (claim, _) = test.claimed().await;
         let (id, now) = (claim.invocation.id, test.clock.advance(LEASE));
-        let (completed, reaped) =
-            join(test.store.complete(id, 1, Statistics::default(), now), second.reap(now, 1, LEASE)).await;
+        let (completed, reaped) = join(
+            test.store.complete(id, 1, Statistics::default(), now),
+            second.reap(now, 1, LEASE),
+        )
+        .await;
         let ended = test.reload(&claim.invocation.tenant, id).await;
         let expected = match (completed.unwrap(), reaped.unwrap().as_slice()) {
             (Held::Held, []) => StateName::Complete,
@@ -148,7 +187,11 @@ async fn a_completion_and_the_reaper_never_both_win(test: TestStore) {
             both => panic!("both or neither won: {both:?}"),
         };
         assert_eq!((ended.state.name(), ended.revision), (expected, 3));
-        let late = test.store.report_progress(id, 1, &Progress::default(), None).await.unwrap();
+        let late = test
+            .store
+            .report_progress(id, 1, &Progress::default(), None)
+            .await
+            .unwrap();
         assert_eq!(late, Held::Lost);
     }
     second.close().await;

@@ -44,7 +44,13 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
     assert!(!states.is_empty());
     assert!(states.iter().all(|migration| migration.applied), "{states:?}");
     let first = schema(&raw).await;
-    for table in ["api_keys", "sources", "invocations", "invocation_events", "documents"] {
+    for table in [
+        "api_keys",
+        "sources",
+        "invocations",
+        "invocation_events",
+        "documents",
+    ] {
         assert!(first.iter().any(|line| line.contains(table)), "{table}");
     }
     let steps = u32::try_from(states.len()).unwrap();
@@ -52,7 +58,10 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
     let states = test.store.migration_states().await.unwrap();
     assert!(states.iter().all(|migration| !migration.applied), "{states:?}");
     let left = schema(&raw).await;
-    assert!(left.iter().all(|line| line.contains("seaql_migrations")), "{left:?}");
+    assert!(
+        left.iter().all(|line| line.contains("seaql_migrations")),
+        "{left:?}"
+    );
 
     test.store.migrate().await.unwrap();
     test.store.migrate().await.unwrap();
@@ -68,7 +77,14 @@ async fn servers_that_start_at_once_migrate_once(test: TestStore) {
     for outcome in migrated {
         outcome.unwrap();
     }
-    assert!(stores[2].migration_states().await.unwrap().iter().all(|migration| migration.applied));
+    assert!(
+        stores[2]
+            .migration_states()
+            .await
+            .unwrap()
+            .iter()
+            .all(|migration| migration.applied)
+    );
 }
 
 async fn a_store_without_its_schema_says_what_to_run(test: TestStore) {
@@ -102,9 +118,10 @@ async fn the_claim_uses_the_partial_indexes_however_many_invocations_have_ended(
 
     let tenants = plan(&raw, CLAIMABLE_TENANTS_SQL, &["BIGINT", "BIGINT"], "1, 1").await;
     let next = plan(&raw, NEXT_OF_TENANT_SQL, &["TEXT", "BIGINT"], "'tenant', 1").await;
-    for (plan, indexes) in
-        [(&tenants, &["invocations_claimable", "invocations_leased"][..]), (&next, &["invocations_claimable"][..])]
-    {
+    for (plan, indexes) in [
+        (&tenants, &["invocations_claimable", "invocations_leased"][..]),
+        (&next, &["invocations_claimable"][..]),
+    ] {
         for index in indexes {
             assert!(plan.contains(index), "{index} is not used:\n{plan}");
         }
@@ -119,7 +136,10 @@ async fn the_claim_uses_the_partial_indexes_however_many_invocations_have_ended(
 async fn copy_as_ended(raw: &DatabaseConnection, id: uuid::Uuid, copies: u32) {
     let backend = raw.get_database_backend();
     let (numbers, new_id) = match backend {
-        DbBackend::Postgres => (format!("generate_series(1, {copies}) AS numbers (n)"), "gen_random_uuid()"),
+        DbBackend::Postgres => (
+            format!("generate_series(1, {copies}) AS numbers (n)"),
+            "gen_random_uuid()",
+        ),
         _ => {
             let numbers = format!(
                 "(WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {copies}) \
@@ -134,7 +154,10 @@ async fn copy_as_ended(raw: &DatabaseConnection, id: uuid::Uuid, copies: u32) {
         "INSERT INTO invocations (id, state, {copied}) SELECT {new_id}, 'complete', {copied} \
          FROM invocations, {numbers} WHERE invocations.id = $1"
     );
-    let result = raw.execute_raw(Statement::from_sql_and_values(backend, sql, [id.into()])).await.unwrap();
+    let result = raw
+        .execute_raw(Statement::from_sql_and_values(backend, sql, [id.into()]))
+        .await
+        .unwrap();
     assert_eq!(result.rows_affected(), u64::from(copies));
 }
 
@@ -146,13 +169,22 @@ async fn plan(raw: &DatabaseConnection, sql: &str, types: &[&str], arguments: &s
     let (explain, column) = match backend {
         DbBackend::Postgres => {
             let types = types.join(", ");
-            transaction.execute_unprepared("SET LOCAL plan_cache_mode = force_generic_plan").await.unwrap();
-            transaction.execute_unprepared(&format!("PREPARE claim ({types}) AS {sql}")).await.unwrap();
+            transaction
+                .execute_unprepared("SET LOCAL plan_cache_mode = force_generic_plan")
+                .await
+                .unwrap();
+            transaction
+                .execute_unprepared(&format!("PREPARE claim ({types}) AS {sql}"))
+                .await
+                .unwrap();
             (format!("EXPLAIN EXECUTE claim ({arguments})"), "QUERY PLAN")
         }
         _ => (format!("EXPLAIN QUERY PLAN {sql}"), "detail"),
     };
-    let rows = transaction.query_all_raw(Statement::from_string(backend, explain)).await.unwrap();
+    let rows = transaction
+        .query_all_raw(Statement::from_string(backend, explain))
+        .await
+        .unwrap();
     let mut plan = String::new();
     for row in rows {
         plan.push_str(&row.try_get::<String>("", column).unwrap());

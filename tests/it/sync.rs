@@ -37,34 +37,58 @@ fn mixed_files() -> Vec<Change> {
 }
 
 async fn documents(scenario: &Scenario, service: &Service, id: &str) -> BTreeMap<String, (Outcome, String)> {
-    let request = proto::ListDocumentsRequest { invocation_id: id.to_owned(), ..Default::default() };
-    let answer = service.invocations(&scenario.admin).list_documents(request).await.unwrap().into_inner();
+    let request = proto::ListDocumentsRequest {
+        invocation_id: id.to_owned(),
+        ..Default::default()
+    };
+    let answer = service
+        .invocations(&scenario.admin)
+        .list_documents(request)
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(answer.next_page_token, "");
     let of = |d: proto::Document| (d.document_key.clone(), (d.outcome(), d.detail));
     answer.documents.into_iter().map(of).collect()
 }
 
-on_both!(a_repository_becomes_a_collection, a_repository_becomes_a_collection_on);
+on_both!(
+    a_repository_becomes_a_collection,
+    a_repository_becomes_a_collection_on
+);
 async fn a_repository_becomes_a_collection_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     let commit = repository.commit("main", &mixed_files());
     let service = scenario.deployment.start();
     let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario.create_invocation(&service, &source, "target").await.unwrap();
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
     assert_eq!((created.state(), created.revision), (State::Pending, 1));
 
     let messages = scenario.watch(&service, &created.id).await;
     let seen = states(&messages);
     let path = [(1, State::Pending), (2, State::Processing), (3, State::Complete)];
-    assert!(path.ends_with(&seen), "a watch starts somewhere on the path and misses nothing: {seen:?}");
+    assert!(
+        path.ends_with(&seen),
+        "a watch starts somewhere on the path and misses nothing: {seen:?}"
+    );
     let ended = messages.last().unwrap().invocation.clone().unwrap();
     assert_eq!(ended.resolved_commit, commit);
     assert_eq!(ended.attempt, 1);
     let counts = ended.statistics.unwrap();
     assert_eq!(counts.documents_discovered, 10);
     assert_eq!((counts.documents_indexed, counts.documents_skipped), (3, 7));
-    assert_eq!((counts.documents_unchanged, counts.documents_removed, counts.documents_failed), (0, 0, 0));
+    assert_eq!(
+        (
+            counts.documents_unchanged,
+            counts.documents_removed,
+            counts.documents_failed
+        ),
+        (0, 0, 0)
+    );
 
     let skipped = |rule: &str| (Outcome::Skipped, rule.to_owned());
     let indexed = (Outcome::Indexed, String::new());
@@ -103,7 +127,10 @@ async fn a_repository_becomes_a_collection_on(backend: Backend) {
         })
     );
     assert_eq!(scenario.chroma.text_of("target", "README.md").await, README);
-    assert_eq!(scenario.chroma.collection_metadata("target").await["finished_ingest"], json!(true));
+    assert_eq!(
+        scenario.chroma.collection_metadata("target").await["finished_ingest"],
+        json!(true)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,13 +143,19 @@ async fn a_finished_collection_takes_no_more_and_a_second_one_gets_the_same_reco
     let first = scenario.run(&service, &source, "first", None).await;
     assert_eq!(first.state(), State::Complete);
 
-    let refused = scenario.create_invocation(&service, &source, "first").await.unwrap_err();
+    let refused = scenario
+        .create_invocation(&service, &source, "first")
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused:?}");
     assert!(refused.message().contains("finished_ingest"), "{refused:?}");
 
     let second = scenario.run(&service, &source, "second", None).await;
     assert_eq!(second.state(), State::Complete);
-    assert_eq!(scenario.chroma.records("first").await, scenario.chroma.records("second").await);
+    assert_eq!(
+        scenario.chroma.records("first").await,
+        scenario.chroma.records("second").await
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,15 +170,29 @@ async fn branches_tags_and_commits_are_synced_as_asked() {
     let source = scenario.create_source(&service, "owner/name").await;
     let cases = [
         ("default", None, &new, "new\n"),
-        ("branch", Some(Reference::Branch("feature/x".to_owned())), &side, "side\n"),
+        (
+            "branch",
+            Some(Reference::Branch("feature/x".to_owned())),
+            &side,
+            "side\n",
+        ),
         ("tag", Some(Reference::Branch("v1".to_owned())), &old, "old\n"),
         ("commit", Some(Reference::Sha(old.clone())), &old, "old\n"),
     ];
     for (collection, reference, commit, text) in cases {
         let ended = scenario.run(&service, &source, collection, reference).await;
-        assert_eq!(ended.state(), State::Complete, "{collection}: {:?}", ended.failure);
+        assert_eq!(
+            ended.state(),
+            State::Complete,
+            "{collection}: {:?}",
+            ended.failure
+        );
         assert_eq!(&ended.resolved_commit, commit, "{collection}");
-        assert_eq!(scenario.chroma.text_of(collection, "a.txt").await, text, "{collection}");
+        assert_eq!(
+            scenario.chroma.text_of(collection, "a.txt").await,
+            text,
+            "{collection}"
+        );
     }
 }
 
@@ -160,8 +207,18 @@ async fn what_does_not_exist_fails_at_once_and_is_named() {
     let sha = "0123456789abcdef0123456789abcdef01234567".to_owned();
     let cases = [
         (&unknown, None, "REPOSITORY_NOT_FOUND", "owner/missing"),
-        (&known, Some(Reference::Branch("gone".to_owned())), "REFERENCE_NOT_FOUND", "gone"),
-        (&known, Some(Reference::Sha(sha.clone())), "REFERENCE_NOT_FOUND", sha.as_str()),
+        (
+            &known,
+            Some(Reference::Branch("gone".to_owned())),
+            "REFERENCE_NOT_FOUND",
+            "gone",
+        ),
+        (
+            &known,
+            Some(Reference::Sha(sha.clone())),
+            "REFERENCE_NOT_FOUND",
+            sha.as_str(),
+        ),
     ];
     for (source, reference, reason, name) in cases {
         let ended = scenario.run(&service, source, "target", reference).await;
@@ -178,7 +235,11 @@ async fn a_source_in_a_database_that_does_not_exist_is_refused() {
     let service = scenario.deployment.start_role("api");
     let mut request = scenario.source_request("owner/name");
     request.database_name = "nowhere".to_owned();
-    let refused = service.sources(&scenario.admin).create_source(request).await.unwrap_err();
+    let refused = service
+        .sources(&scenario.admin)
+        .create_source(request)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
     assert_eq!(refused.message(), "database nowhere does not exist");
 }
@@ -189,15 +250,31 @@ async fn a_second_live_invocation_into_a_collection_is_refused() {
     // No worker runs, so the first invocation stays pending.
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
-    let first = scenario.create_invocation(&service, &source, "target").await.unwrap();
-    let refused = scenario.create_invocation(&service, &source, "target").await.unwrap_err();
+    let first = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let refused = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert!(refused.message().contains(&first.id), "{refused:?}");
 
-    let cancel = proto::CancelInvocationRequest { invocation_id: first.id };
-    let cancelled = service.invocations(&scenario.admin).cancel_invocation(cancel).await.unwrap().into_inner();
+    let cancel = proto::CancelInvocationRequest {
+        invocation_id: first.id,
+    };
+    let cancelled = service
+        .invocations(&scenario.admin)
+        .cancel_invocation(cancel)
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((cancelled.state(), cancelled.revision), (State::Cancelled, 2));
-    scenario.create_invocation(&service, &source, "target").await.unwrap();
+    scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,18 +287,31 @@ async fn globs_decide_which_files_are_discovered() {
     if let Some(proto::create_source_request::Settings::Github(github)) = &mut request.settings {
         github.include_globs = vec!["src/*".to_owned(), "*.md".to_owned()];
     }
-    let source = service.sources(&scenario.admin).create_source(request).await.unwrap().into_inner();
+    let source = service
+        .sources(&scenario.admin)
+        .create_source(request)
+        .await
+        .unwrap()
+        .into_inner();
     let ended = scenario.run(&service, &source.id, "target", None).await;
-    let found: Vec<String> = documents(&scenario, &service, &ended.id).await.into_keys().collect();
+    let found: Vec<String> = documents(&scenario, &service, &ended.id)
+        .await
+        .into_keys()
+        .collect();
     assert_eq!(found, ["README.md", "src/lib.rs", "src/ünï.txt"]);
 }
 
 /// A long text whose lines tell where they are.
 fn lines(word: &str, count: usize) -> String {
-    (0..count).map(|n| format!("{word} line {n} of a text that is long enough to be cut\n")).collect()
+    (0..count)
+        .map(|n| format!("{word} line {n} of a text that is long enough to be cut\n"))
+        .collect()
 }
 
-on_both!(a_run_into_a_collection_with_older_documents_replaces_them, replaces_on);
+on_both!(
+    a_run_into_a_collection_with_older_documents_replaces_them,
+    replaces_on
+);
 async fn replaces_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
     let repository = Repository::create(&scenario.repositories(), "owner/name");
@@ -240,7 +330,10 @@ async fn replaces_on(backend: Backend) {
     assert_eq!(first.state(), State::Complete, "{:?}", first.failure);
     scenario.chroma.add_foreign_record("target", "not-ours").await;
     // As if the first run had not come to its end: the collection is open for another one.
-    scenario.chroma.set_collection_metadata("target", json!({"finished_ingest": false, "owner": "me"})).await;
+    scenario
+        .chroma
+        .set_collection_metadata("target", json!({"finished_ingest": false, "owner": "me"}))
+        .await;
 
     repository.commit(
         "main",
@@ -255,17 +348,32 @@ async fn replaces_on(backend: Backend) {
     assert_eq!(second.state(), State::Complete, "{:?}", second.failure);
     let counts = second.statistics.unwrap();
     assert_eq!(counts.documents_discovered, 5);
-    assert_eq!((counts.documents_indexed, counts.documents_skipped, counts.documents_removed), (3, 1, 1));
+    assert_eq!(
+        (
+            counts.documents_indexed,
+            counts.documents_skipped,
+            counts.documents_removed
+        ),
+        (3, 1, 1)
+    );
 
     let records = scenario.chroma.records("target").await;
-    let mut keys: Vec<&str> =
-        records.values().filter_map(|record| record.metadata.get("document_key")?.as_str()).collect();
+    let mut keys: Vec<&str> = records
+        .values()
+        .filter_map(|record| record.metadata.get("document_key")?.as_str())
+        .collect();
     keys.dedup();
     keys.sort_unstable();
     keys.dedup();
     assert_eq!(keys, ["comes.txt", "shrinks.txt", "stays.txt"]);
     assert!(records.contains_key("not-ours"), "records of others stay");
-    assert_eq!(scenario.chroma.text_of("target", "shrinks.txt").await, lines("new", 3));
+    assert_eq!(
+        scenario.chroma.text_of("target", "shrinks.txt").await,
+        lines("new", 3)
+    );
     let metadata = scenario.chroma.collection_metadata("target").await;
-    assert_eq!((&metadata["finished_ingest"], &metadata["owner"]), (&json!(true), &json!("me")));
+    assert_eq!(
+        (&metadata["finished_ingest"], &metadata["owner"]),
+        (&json!(true), &json!("me"))
+    );
 }

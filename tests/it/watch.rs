@@ -17,8 +17,16 @@ async fn messages(
     id: &str,
     after_revision: Option<i64>,
 ) -> Vec<proto::WatchInvocationResponse> {
-    let request = proto::WatchInvocationRequest { invocation_id: id.to_owned(), after_revision };
-    let mut stream = service.invocations(&scenario.admin).watch_invocation(request).await.unwrap().into_inner();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: id.to_owned(),
+        after_revision,
+    };
+    let mut stream = service
+        .invocations(&scenario.admin)
+        .watch_invocation(request)
+        .await
+        .unwrap()
+        .into_inner();
     let mut messages = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {
         messages.push(message);
@@ -26,7 +34,10 @@ async fn messages(
     messages
 }
 
-on_both!(a_finished_invocation_gives_its_snapshot_or_what_was_missed, finished_on);
+on_both!(
+    a_finished_invocation_gives_its_snapshot_or_what_was_missed,
+    finished_on
+);
 async fn finished_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
     let repository = Repository::create(&scenario.repositories(), "owner/name");
@@ -44,11 +55,21 @@ async fn finished_on(backend: Backend) {
     for after in 0..=3 {
         let missed = messages(&scenario, &service, &ended.id, Some(after)).await;
         let path = [(1, State::Pending), (2, State::Processing), (3, State::Complete)];
-        assert_eq!(states(&missed), path[usize::try_from(after).unwrap()..], "after {after}");
-        assert!(missed.iter().all(|message| message.kind() == Kind::StateChanged), "after {after}");
+        assert_eq!(
+            states(&missed),
+            path[usize::try_from(after).unwrap()..],
+            "after {after}"
+        );
+        assert!(
+            missed.iter().all(|message| message.kind() == Kind::StateChanged),
+            "after {after}"
+        );
         for message in &missed {
             let invocation = message.invocation.as_ref().unwrap();
-            assert_eq!((&invocation.id, invocation.revision), (&ended.id, message.revision));
+            assert_eq!(
+                (&invocation.id, invocation.revision),
+                (&ended.id, message.revision)
+            );
         }
     }
 }
@@ -58,21 +79,63 @@ async fn what_cannot_be_watched_is_refused_before_any_message() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario.create_invocation(&service, &source, "target").await.unwrap();
-    let elsewhere = scenario.deployment.create_key(&["--role", "owner", "--tenant", "another_tenant"]);
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let elsewhere = scenario
+        .deployment
+        .create_key(&["--role", "owner", "--tenant", "another_tenant"]);
     let unknown = "0192e4a0-7f1c-7c3e-9a55-6a1d3c1b2f00".to_owned();
     let admin = scenario.admin.as_str();
     let cases = [
         (admin, unknown, None, Code::NotFound, "INVOCATION_NOT_FOUND"),
-        (&elsewhere, created.id.clone(), None, Code::NotFound, "INVOCATION_NOT_FOUND"),
-        ("", created.id.clone(), None, Code::Unauthenticated, "TOKEN_MISSING"),
-        (admin, created.id.clone(), Some(2), Code::InvalidArgument, "REVISION_AHEAD"),
-        (admin, created.id.clone(), Some(-1), Code::InvalidArgument, "INVALID_FIELD"),
-        (admin, "not-a-uuid".to_owned(), None, Code::InvalidArgument, "INVALID_FIELD"),
+        (
+            &elsewhere,
+            created.id.clone(),
+            None,
+            Code::NotFound,
+            "INVOCATION_NOT_FOUND",
+        ),
+        (
+            "",
+            created.id.clone(),
+            None,
+            Code::Unauthenticated,
+            "TOKEN_MISSING",
+        ),
+        (
+            admin,
+            created.id.clone(),
+            Some(2),
+            Code::InvalidArgument,
+            "REVISION_AHEAD",
+        ),
+        (
+            admin,
+            created.id.clone(),
+            Some(-1),
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
+        (
+            admin,
+            "not-a-uuid".to_owned(),
+            None,
+            Code::InvalidArgument,
+            "INVALID_FIELD",
+        ),
     ];
     for (token, invocation_id, after_revision, code, reason) in cases {
-        let request = proto::WatchInvocationRequest { invocation_id, after_revision };
-        let refused = service.invocations(token).watch_invocation(request).await.unwrap_err();
+        let request = proto::WatchInvocationRequest {
+            invocation_id,
+            after_revision,
+        };
+        let refused = service
+            .invocations(token)
+            .watch_invocation(request)
+            .await
+            .unwrap_err();
         assert_eq!(refused.code(), code, "{refused:?}");
         assert_eq!(refused.get_details_error_info().unwrap().reason, reason);
     }
@@ -84,14 +147,31 @@ async fn a_quiet_watch_sends_heartbeats_and_a_cancellation_ends_it() {
     scenario.deployment = scenario.deployment.with("watch.heartbeat_seconds", "1");
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario.create_invocation(&service, &source, "target").await.unwrap();
-    let request = proto::WatchInvocationRequest { invocation_id: created.id.clone(), after_revision: Some(1) };
-    let mut stream = service.invocations(&scenario.admin).watch_invocation(request).await.unwrap().into_inner();
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: created.id.clone(),
+        after_revision: Some(1),
+    };
+    let mut stream = service
+        .invocations(&scenario.admin)
+        .watch_invocation(request)
+        .await
+        .unwrap()
+        .into_inner();
     let first = stream.message().await.unwrap().unwrap();
     assert_eq!((first.kind(), first.revision), (Kind::Heartbeat, 1));
     assert_eq!(first.invocation.unwrap().id, created.id);
-    let cancel = proto::CancelInvocationRequest { invocation_id: created.id };
-    service.invocations(&scenario.admin).cancel_invocation(cancel).await.unwrap();
+    let cancel = proto::CancelInvocationRequest {
+        invocation_id: created.id,
+    };
+    service
+        .invocations(&scenario.admin)
+        .cancel_invocation(cancel)
+        .await
+        .unwrap();
     let mut rest = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {
         rest.push(message);
@@ -99,7 +179,10 @@ async fn a_quiet_watch_sends_heartbeats_and_a_cancellation_ends_it() {
     assert_eq!(states(&rest), [(2, State::Cancelled)]);
 }
 
-on_both!(an_api_process_sees_what_a_worker_process_does, separate_processes_on);
+on_both!(
+    an_api_process_sees_what_a_worker_process_does,
+    separate_processes_on
+);
 async fn separate_processes_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
     let repository = Repository::create(&scenario.repositories(), "owner/name");
@@ -110,7 +193,10 @@ async fn separate_processes_on(backend: Backend) {
     let watching = scenario.start_watch(&api, &created.id).await;
     let _worker = scenario.deployment.start_role("worker");
     let seen = states(&watching.await.unwrap());
-    assert_eq!(seen, [(1, State::Pending), (2, State::Processing), (3, State::Complete)]);
+    assert_eq!(
+        seen,
+        [(1, State::Pending), (2, State::Processing), (3, State::Complete)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,15 +205,39 @@ async fn watches_beyond_the_limit_are_refused_with_retry_info() {
     scenario.deployment = scenario.deployment.with("watch.max_streams", "2");
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario.create_invocation(&service, &source, "target").await.unwrap();
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
     let one = scenario.start_watch(&service, &created.id).await;
     let two = scenario.start_watch(&service, &created.id).await;
-    let request = proto::WatchInvocationRequest { invocation_id: created.id.clone(), after_revision: None };
-    let refused = service.invocations(&scenario.admin).watch_invocation(request).await.unwrap_err();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: created.id.clone(),
+        after_revision: None,
+    };
+    let refused = service
+        .invocations(&scenario.admin)
+        .watch_invocation(request)
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    assert!(refused.get_details_retry_info().unwrap().retry_delay.unwrap().as_secs() > 0);
-    let cancel = proto::CancelInvocationRequest { invocation_id: created.id };
-    service.invocations(&scenario.admin).cancel_invocation(cancel).await.unwrap();
+    assert!(
+        refused
+            .get_details_retry_info()
+            .unwrap()
+            .retry_delay
+            .unwrap()
+            .as_secs()
+            > 0
+    );
+    let cancel = proto::CancelInvocationRequest {
+        invocation_id: created.id,
+    };
+    service
+        .invocations(&scenario.admin)
+        .cancel_invocation(cancel)
+        .await
+        .unwrap();
     for watch in [one, two] {
         assert_eq!(states(&watch.await.unwrap()).last(), Some(&(2, State::Cancelled)));
     }
@@ -141,17 +251,32 @@ async fn the_command_line_follows_to_the_end_and_its_exit_code_says_which() {
     let service = scenario.deployment.start();
     let database = scenario.database();
     let sync = |collection: &str, repository: &str| {
-        let arguments = ["sync", repository, "--collection", collection, "--database", &database];
-        scenario.deployment.run_against(&service, &scenario.admin, &arguments)
+        let arguments = [
+            "sync",
+            repository,
+            "--collection",
+            collection,
+            "--database",
+            &database,
+        ];
+        scenario
+            .deployment
+            .run_against(&service, &scenario.admin, &arguments)
     };
     let (code, output) = sync("target", "owner/name");
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("documents 1/1 (indexed 1,"), "{output}");
-    let id = output.lines().find_map(|line| line.strip_prefix("invocation ")).unwrap();
+    let id = output
+        .lines()
+        .find_map(|line| line.strip_prefix("invocation "))
+        .unwrap();
     let watch = ["watch", id, "--json"];
     let (code, output) = scenario.deployment.run_against(&service, &scenario.admin, &watch);
     let message: serde_json::Value = serde_json::from_str(&output).unwrap();
-    assert_eq!((code, &message["state"]), (Some(0), &serde_json::json!("complete")));
+    assert_eq!(
+        (code, &message["state"]),
+        (Some(0), &serde_json::json!("complete"))
+    );
     let (code, output) = sync("other", "owner/missing");
     assert_eq!(code, Some(2), "{output}");
     assert!(output.contains("REPOSITORY_NOT_FOUND"), "{output}");

@@ -4,8 +4,8 @@
 //! asks the egress policy before each connection, sends the token to the configured origin alone, tells
 //! status codes apart, counts what it receives and can be stopped at any byte.
 //!
-//! Invariant: a request goes only to a URL that [`Egress::check`] passed, by a client whose resolver
-//! applies the same policy for that URL's port; [`Peer::connect`] is the only way to make one.
+//! Invariant: a request goes to a URL that [`Egress::check`] passed, by a client whose resolver
+//! applies the same policy for that URL's port; [`GitHttp::client`] is the only way to get one.
 
 use std::{
     cell::RefCell,
@@ -27,7 +27,7 @@ use url::Url;
 
 use super::{answer, session::Session};
 use crate::fetch::{
-    egress::{Egress, refusal},
+    egress::{Egress, EgressError, refusal},
     error::FetchError,
 };
 
@@ -40,28 +40,6 @@ const MAX_REQUEST_BYTES: usize = 1 << 20;
 struct Peer {
     client: reqwest::Client,
     origin: url::Origin,
-}
-
-impl Peer {
-    fn connect(url: &Url, egress: &Egress, connect_timeout: Duration) -> Result<Self, PeerError> {
-        egress.check(url).map_err(PeerError::Refused)?;
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(connect_timeout)
-            .dns_resolver(egress.resolver(url.port_or_known_default()))
-            .build()
-            .map_err(PeerError::Client)?;
-        Ok(Self {
-            client,
-            origin: url.origin(),
-        })
-    }
-}
-
-enum PeerError {
-    Refused(crate::fetch::egress::EgressError),
-    Client(reqwest::Error),
 }
 
 /// The HTTP side of gix's transport, for one fetch.
@@ -101,16 +79,20 @@ impl GitHttp {
         if let Some(peer) = self.peer.as_ref().filter(|peer| peer.origin == url.origin()) {
             return Ok(peer.client.clone());
         }
-        let peer = Peer::connect(url, &self.egress, self.connect_timeout).map_err(|error| match error {
-            PeerError::Refused(refusal) => FetchError::EgressForbidden {
-                repository: self.session.repository.clone(),
-                refusal,
-            },
-            PeerError::Client(source) => FetchError::Internal {
+        self.egress
+            .check(url)
+            .map_err(|refusal| refused(&self.session, refusal))?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(self.connect_timeout)
+            .dns_resolver(self.egress.resolver(url.port_or_known_default()))
+            .build()
+            .map_err(|source| FetchError::Internal {
                 source: source.into(),
-            },
-        })?;
-        Ok(self.peer.insert(peer).client.clone())
+            })?;
+        let origin = url.origin();
+        Ok(self.peer.insert(Peer { client, origin }).client.clone())
     }
 
     /// A request to `url`, allowed by the policy and with the token where that is due.
@@ -165,13 +147,17 @@ impl GitHttp {
 fn send(session: &Session, request: RequestBuilder) -> io::Result<Response> {
     session.wait(async {
         request.send().await.map_err(|error| match refusal(&error) {
-            Some(refusal) => FetchError::EgressForbidden {
-                repository: session.repository.clone(),
-                refusal: refusal.clone(),
-            },
+            Some(refusal) => refused(session, refusal.clone()),
             None => answer::broken_connection(session, error),
         })
     })
+}
+
+fn refused(session: &Session, refusal: EgressError) -> FetchError {
+    FetchError::EgressForbidden {
+        repository: session.repository.clone(),
+        refusal,
+    }
 }
 
 fn redirect_of(response: &Response) -> Option<String> {

@@ -10,6 +10,8 @@
 
 mod answer;
 mod http;
+#[cfg(test)]
+mod properties;
 mod receive;
 mod session;
 mod snapshot;
@@ -243,10 +245,10 @@ impl Place {
         }
     }
 
-    /// The place in messages: a host, or the directory that the operator configured.
+    /// The place in messages.
     fn host(&self) -> String {
         match self {
-            Self::Directory(_) => "the git directory of this server".to_owned(),
+            Self::Directory(_) => "this server".to_owned(),
             Self::Remote(url) => url.host_str().unwrap_or_default().to_owned(),
         }
     }

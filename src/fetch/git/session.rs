@@ -56,7 +56,7 @@ impl Stop {
 pub(super) struct Session {
     /// Which repository, for messages.
     pub(super) repository: RepositoryName,
-    /// The host, or the directory of a `file://` URL, for messages.
+    /// Whom the fetch speaks to, for messages.
     pub(super) host: String,
     /// Shared with whoever may stop the fetch.
     pub(super) stop: Arc<Stop>,

@@ -6,7 +6,11 @@
 //! may stand in many places, which makes a small pack spell out endless paths, so entries, depth and
 //! the length of paths are bounded.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use gix::{
     ObjectId,
@@ -104,11 +108,7 @@ impl Snapshot {
         };
         let path = directory.path().join("objects");
         let mut objects = gix::odb::at_opts(path, gix::hash::Kind::Sha1, None, options)
-            .map_err(|source| FetchError::Storage {
-                action: "read from",
-                source: source.into(),
-            })?
-            .into_arc()
+            .and_then(gix::odb::Handle::into_arc)
             .map_err(|source| FetchError::Storage {
                 action: "read from",
                 source: source.into(),
@@ -391,31 +391,35 @@ impl Found {
 }
 
 /// A readable key for a path that is not UTF-8. The digest of its bytes keeps apart what reads alike.
-fn lossy_key(path: &[u8]) -> String {
+pub(super) fn lossy_key(path: &[u8]) -> String {
     let digest = sha256_hex(&hex::encode(path));
     let suffix = digest.get(..16).unwrap_or(&digest);
     format!("{}#{suffix}", String::from_utf8_lossy(path))
 }
 
 /// Renames what has the key of another entry. Git refuses such trees, but a stranger may make them.
-fn unique(sorted: Vec<Entry>) -> Vec<Entry> {
+pub(super) fn unique(sorted: Vec<Entry>) -> Vec<Entry> {
     if sorted.is_sorted_by(|one, other| one.document_key < other.document_key) {
         return sorted;
     }
     let mut taken: HashSet<String> = sorted.iter().map(|entry| entry.document_key.clone()).collect();
-    let mut seen = HashSet::new();
-    let mut entries: Vec<Entry> = sorted
-        .into_iter()
-        .map(|mut entry| {
-            if !seen.insert(entry.document_key.clone()) {
-                entry.decision = Listed::Skip(SkipRule::InvalidKey);
-                while !taken.insert(entry.document_key.clone()) {
-                    entry.document_key.push('#');
-                }
-            }
-            entry
-        })
-        .collect();
+    let mut occurrences: HashMap<String, u32> = HashMap::new();
+    let mut entries = sorted;
+    for entry in &mut entries {
+        let occurrence = occurrences.entry(entry.document_key.clone()).or_insert(0);
+        *occurrence += 1;
+        if *occurrence == 1 {
+            continue;
+        }
+        entry.decision = Listed::Skip(SkipRule::InvalidKey);
+        // Each step uses up a number or a key of the tree, so all entries together take linear time.
+        let mut key = format!("{}#{occurrence}", entry.document_key);
+        while !taken.insert(key.clone()) {
+            *occurrence += 1;
+            key = format!("{}#{occurrence}", entry.document_key);
+        }
+        entry.document_key = key;
+    }
     entries.sort_unstable_by(|one, other| one.document_key.cmp(&other.document_key));
     entries
 }

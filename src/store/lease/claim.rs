@@ -62,7 +62,7 @@ pub const CLAIMABLE_TENANTS_SQL: &str = concat!(
 
 /// The invocation of tenant `$1` that is longest due at `$2`.
 ///
-/// Public so that tests can look at its plan. PostgreSQL adds [`SKIP_LOCKED`].
+/// Public so that tests can look at its plan. On PostgreSQL `FOR UPDATE SKIP LOCKED` follows.
 pub const NEXT_OF_TENANT_SQL: &str = concat!(
     "SELECT id, state FROM invocations WHERE ",
     claimable!(),

@@ -87,6 +87,8 @@ async fn expired(
         .filter(Expr::cust("state = 'processing' AND lease_owner IS NOT NULL"))
         .filter(invocation::Column::LeaseExpiresAt.lte(now.0))
         .order_by_asc(invocation::Column::LeaseExpiresAt)
+        // Two reapers that lock rows in the same order cannot block each other.
+        .order_by_asc(invocation::Column::Id)
         .limit(MAX_REAPED)
         .all(database)
         .await?;

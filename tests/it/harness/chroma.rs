@@ -63,7 +63,11 @@ impl ChromaDatabase {
     /// The collection, which must exist.
     pub async fn collection(&self, name: &str) -> Collection {
         let name = CollectionName::parse("name", name).unwrap();
-        let found = self.client.find_collection(&self.tenant, &self.name, &name).await.unwrap();
+        let found = self
+            .client
+            .find_collection(&self.tenant, &self.name, &name)
+            .await
+            .unwrap();
         found.unwrap_or_else(|| panic!("collection {name} does not exist"))
     }
 
@@ -71,11 +75,18 @@ impl ChromaDatabase {
     pub async fn records(&self, collection: &str) -> BTreeMap<String, StoredRecord> {
         const PAGE: usize = 1_000;
         let collection = self.collection(collection).await;
-        let fields = PageFields { document: true, metadata: true, vector: true };
+        let fields = PageFields {
+            document: true,
+            metadata: true,
+            vector: true,
+        };
         let mut records = BTreeMap::new();
         loop {
-            let page =
-                self.client.get_page(&collection, None, fields, PAGE, records.len()).await.unwrap();
+            let page = self
+                .client
+                .get_page(&collection, None, fields, PAGE, records.len())
+                .await
+                .unwrap();
             let last = page.len() < PAGE;
             records.extend(page.into_iter().map(|record| (record.id.clone(), record)));
             if last {
@@ -91,7 +102,12 @@ impl ChromaDatabase {
             .await
             .into_values()
             .filter(|record| record.metadata.get(DOCUMENT_KEY) == Some(&json!(document_key)))
-            .map(|record| (record.metadata[START_LINE].as_u64().unwrap(), record.document.unwrap()))
+            .map(|record| {
+                (
+                    record.metadata[START_LINE].as_u64().unwrap(),
+                    record.document.unwrap(),
+                )
+            })
             .collect();
         parts.sort();
         let texts: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();
@@ -131,7 +147,14 @@ impl ChromaDatabase {
         let url = Url::parse(self.url()).unwrap();
         let port = url.port().unwrap().to_string();
         let output = Command::new(peer("python3"))
-            .args(["-c", script, url.host_str().unwrap(), &port, self.tenant.as_str(), self.name.as_str()])
+            .args([
+                "-c",
+                script,
+                url.host_str().unwrap(),
+                &port,
+                self.tenant.as_str(),
+                self.name.as_str(),
+            ])
             .env("ANONYMIZED_TELEMETRY", "False")
             .output()
             .unwrap();
@@ -142,7 +165,10 @@ impl ChromaDatabase {
 
     fn collection_url(&self, collection: &Collection, rest: &str) -> String {
         let (url, tenant, database) = (self.url(), &self.tenant, &self.name);
-        format!("{url}/api/v2/tenants/{tenant}/databases/{database}/collections/{}{rest}", collection.id)
+        format!(
+            "{url}/api/v2/tenants/{tenant}/databases/{database}/collections/{}{rest}",
+            collection.id
+        )
     }
 }
 
@@ -180,7 +206,10 @@ fn start() -> String {
 }
 
 fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Starts the server from a thread that lives as long as the process: the signal that ends the server is
@@ -189,7 +218,14 @@ fn wait_until_ready(program: &Path, directory: &Path, address: SocketAddr) -> bo
     let output = File::create(directory.join("log")).unwrap();
     let mut command = Command::new(program);
     command
-        .args(["run", "--host", &address.ip().to_string(), "--port", &address.port().to_string(), "--path"])
+        .args([
+            "run",
+            "--host",
+            &address.ip().to_string(),
+            "--port",
+            &address.port().to_string(),
+            "--path",
+        ])
         .arg(directory.join("data"))
         .current_dir(directory)
         .env("ANONYMIZED_TELEMETRY", "False")
@@ -206,7 +242,9 @@ fn wait_until_ready(program: &Path, directory: &Path, address: SocketAddr) -> bo
             child.wait().ok();
         })
         .unwrap();
-    is_ready.recv().unwrap_or_else(|_| panic!("chroma did not start:\n{}", log(directory)))
+    is_ready
+        .recv()
+        .unwrap_or_else(|_| panic!("chroma did not start:\n{}", log(directory)))
 }
 
 /// Waits for the server's heartbeat, or its end.
@@ -216,7 +254,10 @@ fn answers(child: &mut Child, address: SocketAddr) -> bool {
         if heartbeat(address).is_ok_and(|answer| answer.contains("heartbeat")) {
             return true;
         }
-        assert!(Instant::now() < deadline, "chroma was not ready within {START_DEADLINE:?}");
+        assert!(
+            Instant::now() < deadline,
+            "chroma was not ready within {START_DEADLINE:?}"
+        );
         thread::sleep(Duration::from_millis(20));
     }
     false
@@ -225,7 +266,10 @@ fn answers(child: &mut Child, address: SocketAddr) -> bool {
 fn heartbeat(address: SocketAddr) -> std::io::Result<String> {
     let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     connection.set_read_timeout(Some(Duration::from_secs(1)))?;
-    write!(connection, "GET /api/v2/heartbeat HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    write!(
+        connection,
+        "GET /api/v2/heartbeat HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     Ok(answer)
@@ -254,7 +298,9 @@ fn die_with_parent(command: &mut Command) {
 fn remove_stale_directories() {
     for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
         let name = entry.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY_PREFIX)) else { continue };
+        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(DIRECTORY_PREFIX)) else {
+            continue;
+        };
         if !Path::new("/proc").join(process).exists() {
             fs::remove_dir_all(entry.path()).ok();
         }

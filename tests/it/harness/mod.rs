@@ -6,6 +6,7 @@ pub mod chroma;
 pub mod git_server;
 pub mod postgres;
 pub mod proxy;
+pub mod rest;
 pub mod scenario;
 pub mod service;
 pub mod stores;
@@ -31,7 +32,10 @@ pub async fn wait_for<T, E: std::fmt::Debug>(what: &str, mut look: impl AsyncFnM
         pause.tick().await;
         match look().await {
             Ok(found) => return found,
-            Err(seen) => assert!(Instant::now() < deadline, "{what} did not happen; last seen: {seen:?}"),
+            Err(seen) => assert!(
+                Instant::now() < deadline,
+                "{what} did not happen; last seen: {seen:?}"
+            ),
         }
     }
 }

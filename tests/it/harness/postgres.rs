@@ -37,7 +37,10 @@ pub async fn fresh_database() -> String {
     let cluster = CLUSTER.get_or_init(start);
     let name = format!("test_{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
     let server = Database::connect(cluster.url("postgres")).await.unwrap();
-    server.execute_unprepared(&format!("CREATE DATABASE {name}")).await.unwrap();
+    server
+        .execute_unprepared(&format!("CREATE DATABASE {name}"))
+        .await
+        .unwrap();
     server.close().await.unwrap();
     cluster.url(&name)
 }
@@ -60,18 +63,49 @@ fn start() -> Cluster {
     let data = directory.join("data");
 
     let mut initdb = Command::new(programs.join("initdb"));
-    initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"]);
+    initdb.args([
+        "--username=postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-sync",
+        "--pgdata",
+    ]);
     let output = account.run_as(initdb.arg(&data), &directory).output().unwrap();
-    assert!(output.status.success(), "initdb failed: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "initdb failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 
     let mut server = Command::new(programs.join("postgres"));
-    server.arg("-D").arg(&data).arg("-k").arg(&directory).args(["-c", "listen_addresses="]);
-    for setting in ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300"] {
+    server
+        .arg("-D")
+        .arg(&data)
+        .arg("-k")
+        .arg(&directory)
+        .args(["-c", "listen_addresses="]);
+    for setting in [
+        "fsync=off",
+        "synchronous_commit=off",
+        "full_page_writes=off",
+        "wal_level=minimal",
+        "max_wal_senders=0",
+        "autovacuum=off",
+        "max_connections=300",
+    ] {
         server.args(["-c", setting]);
     }
-    account.run_as(&mut server, &directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    account
+        .run_as(&mut server, &directory)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     wait_until_ready(server);
-    Cluster { directory, databases: AtomicU32::new(0) }
+    Cluster {
+        directory,
+        databases: AtomicU32::new(0),
+    }
 }
 
 /// Starts the server from a thread that lives as long as the process: the signal that ends the server is
@@ -134,12 +168,16 @@ impl Account {
         }
         let accounts = fs::read_to_string("/etc/passwd").unwrap();
         let find = |name: &str| {
-            let line = accounts.lines().find(|line| line.split(':').next() == Some(name))?;
+            let line = accounts
+                .lines()
+                .find(|line| line.split(':').next() == Some(name))?;
             let mut fields = line.split(':').skip(2).map(str::parse::<u32>);
             Some((fields.next()?.ok()?, fields.next()?.ok()?))
         };
         let account = find("postgres").or_else(|| find("nobody"));
-        Self(Some(account.expect("tests that run as root need an account postgres or nobody; run `make peers`")))
+        Self(Some(account.expect(
+            "tests that run as root need an account postgres or nobody; run `make peers`",
+        )))
     }
 
     fn give(&self, path: &Path) {
@@ -160,15 +198,29 @@ impl Account {
 fn programs() -> PathBuf {
     let provided = Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/postgres/bin");
     let search_path = std::env::var_os("PATH").unwrap_or_default();
-    let mut installed: Vec<PathBuf> =
-        fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|v| v.path().join("bin")).collect();
+    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|v| v.path().join("bin"))
+        .collect();
     installed.sort();
     std::iter::once(provided)
         .chain(std::env::split_paths(&search_path))
         .chain(installed.into_iter().rev())
-        .find(|directory| ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file()))
+        .find(|directory| {
+            ["initdb", "postgres"]
+                .iter()
+                .all(|program| directory.join(program).is_file())
+        })
         // The server's account may not be able to walk through the directories of the link.
-        .map(|directory| fs::canonicalize(directory.join("postgres")).unwrap().parent().unwrap().to_owned())
+        .map(|directory| {
+            fs::canonicalize(directory.join("postgres"))
+                .unwrap()
+                .parent()
+                .unwrap()
+                .to_owned()
+        })
         .expect("PostgreSQL (initdb, postgres) is not installed; run `make peers`")
 }
 

@@ -1,17 +1,16 @@
-//! A TCP proxy before a server, which answers the first connections with faults.
+//! A TCP proxy before a server, which answers the first connections with faults and seen requests.
 
 use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
@@ -19,6 +18,8 @@ use tokio::{
 /// What happens to one connection.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
+    /// None: hands one request on, returns its answer and closes the connection.
+    PassOnce,
     /// Answers the request with this status line and these headers, and an empty body.
     Answer(&'static str),
     /// Resets the connection once the request has come.
@@ -32,8 +33,15 @@ pub enum Fault {
 /// The proxy; it ends when dropped.
 pub struct FaultProxy {
     address: SocketAddr,
-    connections: Arc<AtomicUsize>,
+    seen: Arc<Seen>,
     accepting: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Seen {
+    connections: AtomicUsize,
+    handed_on: AtomicUsize,
+    first_request: OnceLock<Vec<u8>>,
 }
 
 impl FaultProxy {
@@ -41,17 +49,21 @@ impl FaultProxy {
     pub async fn start(server: &str, faults: &[Fault]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::new(Seen::default());
         let faults = Arc::new(Mutex::new(VecDeque::from(faults.to_vec())));
-        let (server, counter) = (server.to_owned(), connections.clone());
+        let (server, sees) = (server.to_owned(), seen.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                counter.fetch_add(1, Ordering::Relaxed);
+                sees.connections.fetch_add(1, Ordering::Relaxed);
                 let fault = faults.lock().unwrap().pop_front();
-                tokio::spawn(serve(connection, server.clone(), fault));
+                tokio::spawn(serve(connection, server.clone(), fault, sees.clone()));
             }
         });
-        Self { address, connections, accepting }
+        Self {
+            address,
+            seen,
+            accepting,
+        }
     }
 
     /// `http://` URL of the proxy.
@@ -61,7 +73,17 @@ impl FaultProxy {
 
     /// How many connections it has taken.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+        self.seen.connections.load(Ordering::Relaxed)
+    }
+
+    /// The first request it took, as it came.
+    pub fn first_request(&self) -> String {
+        String::from_utf8_lossy(self.seen.first_request.get().unwrap()).into_owned()
+    }
+
+    /// How many requests it has handed on without a fault.
+    pub fn handed_on(&self) -> usize {
+        self.seen.handed_on.load(Ordering::Relaxed)
     }
 }
 
@@ -71,33 +93,46 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn serve(mut connection: TcpStream, server: String, fault: Option<Fault>) {
+async fn serve(mut connection: TcpStream, server: String, fault: Option<Fault>, seen: Arc<Seen>) {
+    let request = read_message(&mut connection).await;
+    seen.first_request.get_or_init(|| request.clone());
     match fault {
         None => {
             let mut onward = TcpStream::connect(server).await.unwrap();
-            copy_bidirectional(&mut connection, &mut onward).await.ok();
+            let mut request = request;
+            while !request.is_empty() && hand_on(&mut connection, &request, &mut onward, &seen).await {
+                request = read_message(&mut connection).await;
+            }
+        }
+        Some(Fault::PassOnce) => {
+            let mut onward = TcpStream::connect(server).await.unwrap();
+            hand_on(&mut connection, &request, &mut onward, &seen).await;
         }
         Some(Fault::Answer(head)) => {
-            read_message(&mut connection).await;
             let answer = format!("HTTP/1.1 {head}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
             connection.write_all(answer.as_bytes()).await.ok();
         }
-        Some(Fault::Reset) => {
-            read_message(&mut connection).await;
-            connection.set_zero_linger().unwrap();
-        }
+        Some(Fault::Reset) => connection.set_zero_linger().unwrap(),
         Some(Fault::LoseAnswer) => {
-            let request = read_message(&mut connection).await;
             let mut onward = TcpStream::connect(server).await.unwrap();
             onward.write_all(&request).await.unwrap();
-            assert!(!read_message(&mut onward).await.is_empty(), "the server did not answer");
+            assert!(
+                !read_message(&mut onward).await.is_empty(),
+                "the server did not answer"
+            );
             connection.set_zero_linger().unwrap();
         }
-        Some(Fault::Hang) => {
-            read_message(&mut connection).await;
-            tokio::time::sleep(Duration::from_secs(600)).await;
-        }
+        // Until the client gives up.
+        Some(Fault::Hang) => drop(connection.read(&mut [0]).await),
     }
+}
+
+/// Hands one request on and its answer back; false when the client is gone.
+async fn hand_on(connection: &mut TcpStream, request: &[u8], onward: &mut TcpStream, seen: &Seen) -> bool {
+    seen.handed_on.fetch_add(1, Ordering::Relaxed);
+    onward.write_all(request).await.unwrap();
+    let answer = read_message(onward).await;
+    connection.write_all(&answer).await.is_ok()
 }
 
 /// Reads one HTTP message whose body, if any, has a content-length.
@@ -114,7 +149,9 @@ async fn read_message(connection: &mut TcpStream) -> Vec<u8> {
 }
 
 fn is_whole(message: &[u8]) -> bool {
-    let Some(end) = message.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let Some(end) = message.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return false;
+    };
     let head = String::from_utf8_lossy(&message[..end]).to_ascii_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     let length: usize = length.map_or(0, |length| length.trim().parse().unwrap());

@@ -34,7 +34,12 @@ impl Scenario {
         let scratch = directory.path().join("scratch");
         let deployment = Deployment::new(&store_url, chroma.url(), &git_url, &scratch);
         let admin = deployment.create_key(&["--role", "admin"]);
-        Self { deployment, chroma, admin, directory }
+        Self {
+            deployment,
+            chroma,
+            admin,
+            directory,
+        }
     }
 
     /// Where bare repositories are served from, as `{owner}/{name}.git`.
@@ -51,11 +56,13 @@ impl Scenario {
     pub fn source_request(&self, repository: &str) -> proto::CreateSourceRequest {
         proto::CreateSourceRequest {
             database_name: self.database(),
-            settings: Some(proto::create_source_request::Settings::Github(proto::GithubSource {
-                repository: repository.to_owned(),
-                app_id: None,
-                include_globs: vec![],
-            })),
+            settings: Some(proto::create_source_request::Settings::Github(
+                proto::GithubSource {
+                    repository: repository.to_owned(),
+                    app_id: None,
+                    include_globs: vec![],
+                },
+            )),
             ..Default::default()
         }
     }
@@ -63,7 +70,13 @@ impl Scenario {
     /// Creates a source of `repository` with all defaults and returns its id.
     pub async fn create_source(&self, service: &Service, repository: &str) -> String {
         let request = self.source_request(repository);
-        service.sources(&self.admin).create_source(request).await.unwrap().into_inner().id
+        service
+            .sources(&self.admin)
+            .create_source(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .id
     }
 
     /// Creates an invocation of the default branch.
@@ -74,7 +87,11 @@ impl Scenario {
         collection: &str,
     ) -> Result<proto::Invocation, Status> {
         let request = invocation_request(source_id, collection, None);
-        Ok(service.invocations(&self.admin).create_invocation(request).await?.into_inner())
+        Ok(service
+            .invocations(&self.admin)
+            .create_invocation(request)
+            .await?
+            .into_inner())
     }
 
     /// Watches an invocation to its end; returns all messages.
@@ -88,8 +105,16 @@ impl Scenario {
         service: &Service,
         id: &str,
     ) -> JoinHandle<Vec<proto::WatchInvocationResponse>> {
-        let request = proto::WatchInvocationRequest { invocation_id: id.to_owned(), after_revision: None };
-        let mut stream = service.invocations(&self.admin).watch_invocation(request).await.unwrap().into_inner();
+        let request = proto::WatchInvocationRequest {
+            invocation_id: id.to_owned(),
+            after_revision: None,
+        };
+        let mut stream = service
+            .invocations(&self.admin)
+            .watch_invocation(request)
+            .await
+            .unwrap()
+            .into_inner();
         let first = stream.message().await.unwrap().unwrap();
         tokio::spawn(async move {
             let mut messages = vec![first];
@@ -109,7 +134,12 @@ impl Scenario {
         reference: Option<proto::github_input::Reference>,
     ) -> proto::Invocation {
         let request = invocation_request(source_id, collection, reference);
-        let created = service.invocations(&self.admin).create_invocation(request).await.unwrap().into_inner();
+        let created = service
+            .invocations(&self.admin)
+            .create_invocation(request)
+            .await
+            .unwrap()
+            .into_inner();
         let messages = self.watch(service, &created.id).await;
         messages.last().unwrap().invocation.clone().unwrap()
     }
@@ -124,7 +154,9 @@ pub fn invocation_request(
     proto::CreateInvocationRequest {
         source_id: source_id.to_owned(),
         target_collection_name: collection.to_owned(),
-        input: Some(proto::create_invocation_request::Input::Github(proto::GithubInput { reference })),
+        input: Some(proto::create_invocation_request::Input::Github(
+            proto::GithubInput { reference },
+        )),
         request_id: None,
     }
 }

@@ -58,7 +58,10 @@ impl Deployment {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        command.args(arguments).envs(self.options.iter().cloned()).env_remove("RUST_LOG");
+        command
+            .args(arguments)
+            .envs(self.options.iter().cloned())
+            .env_remove("RUST_LOG");
         command
     }
 
@@ -66,8 +69,19 @@ impl Deployment {
     pub fn run(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} exited with {}: {errors}", output.status);
+        assert!(
+            output.status.success(),
+            "{arguments:?} exited with {}: {errors}",
+            output.status
+        );
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a subcommand that must not succeed and returns its status and standard error.
+    pub fn run_refused(&self, arguments: &[&str]) -> (ExitStatus, String) {
+        let output = self.command(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?} exited with 0");
+        (output.status, String::from_utf8(output.stderr).unwrap())
     }
 
     /// Runs a subcommand against a running service and returns exit code and standard output.
@@ -96,7 +110,10 @@ impl Deployment {
     /// Starts `serve --role ROLE`; returns once it is ready.
     pub fn start_role(&self, role: &str) -> Service {
         let mut command = self.command(&["serve", "--role", role]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let (spawned_in, spawned) = mpsc::channel();
         // The kernel kills the child when the thread that made it ends, so that thread lives as long as
         // the child is wanted: it waits for the channel of its owner to close.
@@ -130,7 +147,12 @@ impl Deployment {
                 String::new()
             }
         };
-        Service { child, url, log: Some(log), _owner: owner }
+        Service {
+            child,
+            url,
+            log: Some(log),
+            _owner: owner,
+        }
     }
 }
 
@@ -226,7 +248,11 @@ impl Drop for Service {
         if std::thread::panicking()
             && let Some(log) = self.log.take()
         {
-            eprintln!("log of the service at {:?}:\n{}", self.url, log.join().unwrap_or_default());
+            eprintln!(
+                "log of the service at {:?}:\n{}",
+                self.url,
+                log.join().unwrap_or_default()
+            );
         }
     }
 }

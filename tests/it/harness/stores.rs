@@ -16,7 +16,9 @@ use chroma_sync::{
         source::{GithubSource, NewSource, RepositoryName, Source, SourceSettings},
         time::Timestamp,
     },
-    store::{Claim, ClaimLimits, Clock, CreateInvocation, CreateSource, ManualClock, Scope, Store, StoreOptions},
+    store::{
+        Claim, ClaimLimits, Clock, CreateInvocation, CreateSource, ManualClock, Scope, Store, StoreOptions,
+    },
 };
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 
@@ -53,7 +55,13 @@ impl TestStore {
         let clock = ManualClock::new(Timestamp(1_767_323_045_000));
         let store = Store::connect(&options(&url, &clock)).await.unwrap();
         store.migrate().await.unwrap();
-        Self { store, clock, url, names: AtomicU32::new(0), _directory: directory }
+        Self {
+            store,
+            clock,
+            url,
+            names: AtomicU32::new(0),
+            _directory: directory,
+        }
     }
 
     /// Another store on the same database and clock, as a second process would have it.
@@ -86,14 +94,24 @@ impl TestStore {
     /// A source with settings that nothing else has.
     pub async fn source(&self, tenant: &TenantName) -> Source {
         let repository = format!("owner/repository-{}", self.names.fetch_add(1, Ordering::Relaxed));
-        created_source(self.store.create_source(tenant, new_source("db", &repository), None).await.unwrap())
+        created_source(
+            self.store
+                .create_source(tenant, new_source("db", &repository), None)
+                .await
+                .unwrap(),
+        )
     }
 
     /// An invocation of `source` into a collection that nothing else writes to.
     pub async fn invocation(&self, source: &Source) -> Invocation {
         let collection = format!("collection-{}", self.names.fetch_add(1, Ordering::Relaxed));
         let new = new_invocation(&collection);
-        created(self.store.create_invocation(&source.tenant, source, new, None).await.unwrap())
+        created(
+            self.store
+                .create_invocation(&source.tenant, source, new, None)
+                .await
+                .unwrap(),
+        )
     }
 
     /// An invocation in work: its claim and the worker that holds it.
@@ -114,7 +132,11 @@ impl TestStore {
     /// The invocation as it is now.
     pub async fn reload(&self, tenant: &TenantName, id: InvocationId) -> Invocation {
         let scope = Scope::tenant(tenant.clone());
-        self.store.get_invocation(&scope, id).await.unwrap().expect("the invocation exists")
+        self.store
+            .get_invocation(&scope, id)
+            .await
+            .unwrap()
+            .expect("the invocation exists")
     }
 }
 
@@ -147,15 +169,23 @@ pub fn new_source(database_name: &str, repository: &str) -> NewSource {
             app_id: None,
             include_globs: Some(Globs::parse("include_globs", &patterns).unwrap()),
         }),
-        embedding: Embedding { model: MINILM.to_owned(), model_form: ModelForm::String },
-        chunking: Chunking::Lines { max_lines: 10, max_size_bytes: 4_096 },
+        embedding: Embedding {
+            model: MINILM.to_owned(),
+            model_form: ModelForm::String,
+        },
+        chunking: Chunking::Lines {
+            max_lines: 10,
+            max_size_bytes: 4_096,
+        },
     }
 }
 
 pub fn new_invocation(collection_name: &str) -> NewInvocation {
     NewInvocation {
         collection: collection(collection_name),
-        input: InvocationInput::Github { reference: Some(GitReference::Branch("main".to_owned())) },
+        input: InvocationInput::Github {
+            reference: Some(GitReference::Branch("main".to_owned())),
+        },
     }
 }
 

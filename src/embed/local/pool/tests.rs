@@ -1,1 +1,211 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::task::noop_waker;
+
+use super::*;
+
+/// Gives each text the vector `[length, first byte]`; texts with special words fail in their own way.
+#[derive(Default)]
+struct Fake {
+    computed: AtomicUsize,
+    dropped: Option<mpsc::Sender<()>>,
+}
+
+const REFUSED: &str = "refused by the tokenizer";
+const PANICKING: &str = "!panic";
+const INFINITE: &str = "~infinite";
+
+impl Model for Fake {
+    type Scratch = Vec<u32>;
+
+    fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
+        self.computed.fetch_add(1, Ordering::Relaxed);
+        if text == REFUSED {
+            return Err(EmbedError::Tokenizer("refused".into()));
+        }
+        Ok(Tokens { ids: text.bytes().map(u32::from).collect(), truncated: text.len() > 100 })
+    }
+
+    fn encode(&self, sequences: &[&[u32]], scratch: &mut Vec<u32>) -> Vec<Vec<f32>> {
+        self.computed.fetch_add(sequences.len(), Ordering::Relaxed);
+        assert!(scratch.is_empty(), "working memory was kept after a panic");
+        let vector = |ids: &&[u32]| {
+            if ids.first() == Some(&u32::from(b'!')) {
+                scratch.push(1);
+                panic!("a panic that the test asked for");
+            }
+            let first = ids.first().map_or(0.0, |id| *id as f32);
+            vec![ids.len() as f32, if first == 126.0 { f32::INFINITY } else { first }]
+        };
+        sequences.iter().map(vector).collect()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(dropped) = &self.dropped {
+            dropped.send(()).unwrap();
+        }
+    }
+}
+
+fn texts(count: usize) -> Vec<Arc<str>> {
+    (0..count).map(|index| Arc::from("abcdefg"[index % 7..].repeat(1 + index % 40).as_str())).collect()
+}
+
+fn started(threads: usize) -> Pool<Fake> {
+    Pool::start(Fake::default(), threads, "test").unwrap()
+}
+
+fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(&noop_waker()))
+}
+
+/// Does all steps that are queued and those that follow from them, on this thread.
+fn work_off(pool: &Pool<Fake>) {
+    let mut scratch = Vec::new();
+    loop {
+        let Some(step) = lock(&pool.shared.queue).next() else { return };
+        pool.shared.take(step, &mut scratch);
+    }
+}
+
+#[tokio::test]
+async fn answers_keep_the_order_of_the_texts() {
+    let pool = started(3);
+    let texts = texts(500);
+    let embedded = pool.embed(texts.clone(), Purpose::Document).await.unwrap();
+    assert_eq!(embedded.len(), texts.len());
+    for (text, embedded) in texts.iter().zip(&embedded) {
+        assert_eq!(embedded.vector, [text.len() as f32, f32::from(text.as_bytes()[0])]);
+        assert_eq!(embedded.tokens as usize, text.len());
+        assert_eq!(embedded.truncated, text.len() > 100);
+    }
+}
+
+#[tokio::test]
+async fn no_texts_are_answered_without_a_thread() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    assert_eq!(pool.embed(Vec::new(), Purpose::Query).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
+    let pool = started(1);
+    for round in 0..3 {
+        let panicking = pool.embed(vec!["good".into(), PANICKING.into()], Purpose::Document);
+        let refused = pool.embed(vec![REFUSED.into(), "good".into()], Purpose::Document);
+        let infinite = pool.embed(vec![INFINITE.into()], Purpose::Query);
+        let good = pool.embed(vec!["good".into()], Purpose::Document);
+        let (panicking, refused, infinite, good) = tokio::join!(panicking, refused, infinite, good);
+        assert!(matches!(panicking, Err(EmbedError::Panicked)), "round {round}: {panicking:?}");
+        assert!(matches!(refused, Err(EmbedError::Tokenizer(_))), "round {round}: {refused:?}");
+        assert!(matches!(infinite, Err(EmbedError::NotFinite)), "round {round}: {infinite:?}");
+        assert_eq!(good.unwrap()[0].vector, [4.0, 103.0], "round {round}");
+    }
+}
+
+#[test]
+fn a_request_whose_caller_is_gone_is_dropped_before_it_is_computed() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    {
+        let mut gone = pin!(pool.embed(texts(100), Purpose::Document));
+        assert!(poll(gone.as_mut()).is_pending());
+        assert_eq!(pool.documents.available_permits(), ADMITTED_PER_THREAD - 1);
+    }
+    work_off(&pool);
+    assert_eq!(pool.model().computed.load(Ordering::Relaxed), 0);
+    assert_eq!(pool.documents.available_permits(), ADMITTED_PER_THREAD);
+}
+
+#[test]
+fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    {
+        let mut gone = pin!(pool.embed(texts(100), Purpose::Document));
+        assert!(poll(gone.as_mut()).is_pending());
+        let first = lock(&pool.shared.queue).next().unwrap();
+        pool.shared.take(first, &mut Vec::new());
+    }
+    work_off(&pool);
+    assert_eq!(pool.model().computed.load(Ordering::Relaxed), TEXTS_PER_STEP);
+}
+
+#[test]
+fn callers_beyond_the_permits_wait_until_one_is_free_again() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    let mut admitted: Vec<_> =
+        (0..ADMITTED_PER_THREAD).map(|_| Box::pin(pool.embed(texts(1), Purpose::Document))).collect();
+    let mut waiting = pin!(pool.embed(texts(1), Purpose::Document));
+    for future in &mut admitted {
+        assert!(poll(future.as_mut()).is_pending());
+    }
+    assert!(poll(waiting.as_mut()).is_pending());
+    assert_eq!(lock(&pool.shared.queue).documents.len(), ADMITTED_PER_THREAD);
+
+    work_off(&pool);
+    for future in &mut admitted {
+        assert!(matches!(poll(future.as_mut()), Poll::Ready(Ok(_))));
+    }
+    assert!(poll(waiting.as_mut()).is_pending());
+    assert_eq!(lock(&pool.shared.queue).documents.len(), 1);
+    work_off(&pool);
+    assert!(matches!(poll(waiting.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn queries_have_permits_of_their_own_and_overtake_documents() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    let mut documents: Vec<_> =
+        (0..ADMITTED_PER_THREAD).map(|_| Box::pin(pool.embed(texts(64), Purpose::Document))).collect();
+    for future in &mut documents {
+        assert!(poll(future.as_mut()).is_pending());
+    }
+    let mut query = pin!(pool.embed(texts(1), Purpose::Query));
+    assert!(poll(query.as_mut()).is_pending());
+    for _ in 0..2 {
+        let step = lock(&pool.shared.queue).next().unwrap();
+        pool.shared.take(step, &mut Vec::new());
+    }
+    assert!(matches!(poll(query.as_mut()), Poll::Ready(Ok(_))), "it took the first two steps");
+    assert!(documents.iter_mut().all(|future| poll(future.as_mut()).is_pending()));
+}
+
+#[test]
+fn a_dropped_pool_lets_its_threads_end() {
+    let (dropped, ended) = mpsc::channel();
+    let model = Fake { computed: AtomicUsize::new(0), dropped: Some(dropped) };
+    drop(Pool::start(model, 4, "test").unwrap());
+    // The last thread that ends drops the model.
+    ended.recv_timeout(Duration::from_secs(30)).expect("a thread still runs");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_callers_at_once_all_get_their_own_answers() {
+    let pool = Arc::new(started(2));
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..64_usize {
+        let pool = Arc::clone(&pool);
+        callers.spawn(async move {
+            let purpose = if caller % 2 == 0 { Purpose::Document } else { Purpose::Query };
+            let text: Arc<str> = "x".repeat(caller + 1).into();
+            let embedded = pool.embed(vec![text; caller + 1], purpose).await.unwrap();
+            assert_eq!(embedded.len(), caller + 1);
+            assert!(embedded.iter().all(|text| text.tokens as usize == caller + 1));
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+}
