@@ -35,7 +35,7 @@ impl ModelDirectories {
     }
 
     /// As [`new`](Self::new), with the Hugging Face cache that this process' environment points to:
-    /// `$HF_HUB_CACHE`, else `$HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    /// `$HF_HUB_CACHE`, `$HF_HOME/hub`, `$XDG_CACHE_HOME/huggingface/hub` or `~/.cache/huggingface/hub`.
     ///
     /// Source: the environment variables of the `huggingface_hub` package.
     pub fn from_environment(configured: Option<PathBuf>) -> Self {

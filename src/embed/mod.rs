@@ -9,7 +9,6 @@
 //! a runtime thread and never queues without bound. Absent on purpose: caching and retries, which are the
 //! pipeline's, and downloading of models.
 
-mod bert;
 mod directories;
 mod error;
 mod local;
@@ -41,7 +40,8 @@ pub enum Purpose {
 /// A text as a model sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddedText {
-    /// As many floats as the model has dimensions; the sum of their squares is 1.
+    /// As many floats as the model has dimensions; the sum of their squares is 1. (A text of no tokens has
+    /// zeros, but models that are known add tokens of their own to each text.)
     pub vector: Vec<f32>,
     /// Tokens that the model read, those it adds by itself included.
     pub tokens: u32,

@@ -1,11 +1,16 @@
 //! Parts of a request, each refused with the documented body when it is wrong.
 
+use std::{fmt, marker::PhantomData};
+
 use axum::{
     body::to_bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
 };
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{RestState, error::RestError};
 use crate::{
@@ -64,7 +69,8 @@ impl<T: DeserializeOwned> FromRequest<RestState> for JsonBody<T> {
             )
         })?;
         let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+        let Object(value) =
+            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
         deserializer.end().map_err(|error| {
             Error::new(
                 Reason::MalformedRequest,
@@ -72,6 +78,31 @@ impl<T: DeserializeOwned> FromRequest<RestState> for JsonBody<T> {
             )
         })?;
         Ok(Self(value))
+    }
+}
+
+/// A value that is written as a JSON object. By itself a struct would also be read from an array of its
+/// fields, in the order in which they happen to be declared.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 

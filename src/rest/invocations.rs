@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, PathId, Query},
+    extract::{Caller, JsonBody, Object, PathId, Query},
     page,
-    types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody, ReferenceBody},
+    types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody},
 };
 use crate::{
     domain::{
@@ -135,7 +135,7 @@ fn new_invocation(body: CreateInvocationBody) -> Result<NewInvocation, FieldViol
         .ok_or_else(|| FieldViolation::new("target_collection_name", "is required for GitHub sources"))?;
     let collection = CollectionName::parse("target_collection_name", &collection)?;
     let reference = ref_identifier
-        .map(ReferenceBody::reference)
+        .map(|Object(reference)| reference.reference())
         .transpose()?
         .flatten();
     Ok(NewInvocation {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, PathId, Query},
+    extract::{Caller, JsonBody, Object, PathId, Query},
     page,
     types::{self, CreateSourceAnswer, CreateSourceBody, DenseBody, EmbeddingBody, GithubBody},
 };
@@ -130,10 +130,10 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
             ));
         }
     }
-    let github = github.ok_or_else(|| FieldViolation::new("github", "is required"))?;
+    let Object(github) = github.ok_or_else(|| FieldViolation::new("github", "is required"))?;
     let settings = SourceSettings::Github(github_source(github)?);
     let (model, model_form) = dense_model(embedding_model, embedding, catalog)?;
-    let request = chunking.map_or_else(ChunkingRequest::default, Into::into);
+    let request = chunking.map_or_else(ChunkingRequest::default, |Object(chunking)| chunking.into());
     let chunking = Chunking::resolve(request, model.max_tokens)?;
     let embedding = Embedding {
         model: model.name.clone(),
@@ -171,13 +171,13 @@ fn github_source(body: GithubBody) -> Result<GithubSource, FieldViolation> {
 /// The model named by `embedding.dense` or the older `embedding_model`, which must not contradict it.
 fn dense_model(
     embedding_model: Option<Value>,
-    embedding: Option<EmbeddingBody>,
+    embedding: Option<Object<EmbeddingBody>>,
     catalog: &ModelCatalog,
 ) -> Result<(&ModelDescription, ModelForm), Error> {
-    let EmbeddingBody { dense, sparse } = embedding.unwrap_or(EmbeddingBody {
-        dense: None,
-        sparse: None,
-    });
+    let (dense, sparse) = match embedding {
+        Some(Object(EmbeddingBody { dense, sparse })) => (dense.map(|Object(dense)| dense), sparse),
+        None => (None, None),
+    };
     if sparse.is_some_and(|sparse| !sparse.is_null()) {
         return Err(FieldViolation::new(
             "embedding.sparse",

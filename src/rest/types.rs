@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::extract::Object;
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
@@ -23,13 +24,13 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateSourceBody {
     pub(super) database_name: String,
-    pub(super) github: Option<GithubBody>,
+    pub(super) github: Option<Object<GithubBody>>,
     pub(super) s3: Option<Value>,
     pub(super) web_scrape: Option<Value>,
     pub(super) file_upload: Option<Value>,
     pub(super) embedding_model: Option<Value>,
-    pub(super) embedding: Option<EmbeddingBody>,
-    pub(super) chunking: Option<ChunkingBody>,
+    pub(super) embedding: Option<Object<EmbeddingBody>>,
+    pub(super) chunking: Option<Object<ChunkingBody>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,7 +44,7 @@ pub(super) struct GithubBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmbeddingBody {
-    pub(super) dense: Option<DenseBody>,
+    pub(super) dense: Option<Object<DenseBody>>,
     pub(super) sparse: Option<Value>,
 }
 
@@ -86,7 +87,7 @@ impl From<ChunkingBody> for ChunkingRequest {
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateInvocationBody {
     pub(super) target_collection_name: Option<String>,
-    pub(super) ref_identifier: Option<ReferenceBody>,
+    pub(super) ref_identifier: Option<Object<ReferenceBody>>,
     pub(super) object_key: Option<Value>,
     pub(super) custom_id: Option<Value>,
     pub(super) metadata: Option<Value>,

@@ -25,6 +25,7 @@ pub(super) struct Lease {
     pub(super) invocation: InvocationId,
     pub(super) attempt: u32,
     worker: WorkerId,
+    duration: Duration,
     held_until: Arc<Mutex<Instant>>,
     lost: CancellationToken,
 }
@@ -39,6 +40,11 @@ impl Lease {
     pub(super) fn remaining(&self) -> Duration {
         let until = *self.held_until.lock().unwrap_or_else(PoisonError::into_inner);
         until.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether less than a tenth of the lease is left: too little to begin something.
+    pub(super) fn is_about_to_end(&self) -> bool {
+        self.remaining() < self.duration / 10
     }
 
     fn extend(&self, until: Instant) {
@@ -66,6 +72,7 @@ impl LeaseGuard {
             invocation: claim.invocation.id,
             attempt: claim.attempt,
             worker,
+            duration,
             held_until: Arc::new(Mutex::new(asked_at + duration)),
             lost: CancellationToken::new(),
         };

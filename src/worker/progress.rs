@@ -14,7 +14,7 @@ use super::{Environment, lease_guard::Lease};
 use crate::{
     domain::invocation::{Phase, Progress, Statistics},
     error::chain,
-    store::Held,
+    store::{Held, StoreError},
 };
 
 /// How often progress is written at most.
@@ -66,13 +66,6 @@ impl ProgressHandle {
         });
     }
 
-    pub(super) fn resolve(&self, commit: &str) {
-        self.with(|shared| {
-            shared.resolved_commit = Some(commit.to_owned());
-            shared.changed = true;
-        });
-    }
-
     /// Changes the counters; the caller writes them with the ledger.
     pub(super) fn count(&self, change: impl FnOnce(&mut Statistics)) {
         self.with(|shared| change(&mut shared.progress.statistics));
@@ -106,6 +99,24 @@ impl ProgressHandle {
                 .then(|| (shared.progress.clone(), shared.resolved_commit.clone()))
         })
     }
+}
+
+/// Writes the commit down before anything is done with it, so that every later attempt fetches the same.
+pub(super) async fn record_commit(
+    environment: &Environment,
+    lease: &Lease,
+    progress: &ProgressHandle,
+    commit: &str,
+) -> Result<Held, StoreError> {
+    progress.with(|shared| shared.resolved_commit = Some(commit.to_owned()));
+    let latest = progress.snapshot();
+    let (id, attempt) = (lease.invocation, lease.attempt);
+    let held = environment
+        .store
+        .report_progress(id, attempt, &latest, Some(commit))
+        .await?;
+    environment.changes.changed(id);
+    Ok(held)
 }
 
 /// Reports phase and commit while the attempt runs; never returns.

@@ -231,15 +231,23 @@ fn reasons_in(path: &str) -> BTreeSet<String> {
     let is_reason = |word: &&str| {
         word.len() > 3 && word.chars().all(|c| c.is_ascii_uppercase() || c == '_') && !word.starts_with('_')
     };
-    text.split('"').skip(1).step_by(2).filter(is_reason).map(str::to_owned).collect()
+    text.split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(is_reason)
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
 fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     let mut reasons = BTreeSet::new();
-    for path in
-        ["src/fetch/error.rs", "src/index/error.rs", "src/worker/failure.rs", "src/store/lease/reap.rs"]
-    {
+    for path in [
+        "src/fetch/error.rs",
+        "src/index/error.rs",
+        "src/worker/failure.rs",
+        "src/store/lease/reap.rs",
+    ] {
         reasons.extend(reasons_in(path));
     }
     assert_eq!(documented("Reasons of a failed invocation"), reasons);

@@ -5,8 +5,8 @@ use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{
+    gate::Gate,
     git_server::{Change, Repository},
-    proxy::Proxy,
     scenario::{Scenario, invocation_request, states},
     service::Service,
     stores::{Backend, on_both},
@@ -160,7 +160,7 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invocation_waits_visibly_while_the_chroma_server_is_away() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
-    let proxy = Proxy::start(scenario.chroma.url()).await;
+    let proxy = Gate::start(scenario.chroma.url()).await;
     scenario.deployment = scenario
         .deployment
         .with("chroma.url", &proxy.url())

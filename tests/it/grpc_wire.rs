@@ -10,8 +10,15 @@ use chroma_sync::proto::{self, invocation::State, watch_invocation_response::Kin
 use prost::Message;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use tonic::{Code, Status, transport::Endpoint};
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
 use tonic_prost::ProstCodec;
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+};
 use tonic_types::StatusExt;
 
 use crate::harness::{
@@ -39,20 +46,15 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
     let arguments = [address(&service), &scenario.admin, &scenario.database()];
     let seen = run_client("reflection.py", &arguments);
 
-    let services: Vec<&str> = seen["services"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|name| name.as_str().unwrap())
-        .collect();
-    for name in [
-        SOURCES,
-        INVOCATIONS,
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-    ] {
-        assert!(services.contains(&name), "{name} is not among {services:?}");
-    }
+    assert_eq!(
+        seen["services"],
+        json!([
+            INVOCATIONS,
+            SOURCES,
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1alpha.ServerReflection"
+        ])
+    );
     let methods = |service: &str| -> Vec<String> {
         seen["methods"][service]
             .as_object()
@@ -103,6 +105,35 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
     assert_eq!(seen["refused"]["code"], "INVALID_ARGUMENT");
     let message = seen["refused"]["message"].as_str().unwrap();
     assert!(message.starts_with("source_id: "), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_current_version_of_reflection_is_served_beside_the_older_one() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let service = scenario.deployment.start_role("api");
+    let mut client = ServerReflectionClient::new(connect(&service).await);
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let answers = client
+        .server_reflection_info(futures::stream::iter([request]))
+        .await;
+    let answer = answers.unwrap().into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("{answer:?}");
+    };
+    let mut names: Vec<String> = services.service.into_iter().map(|service| service.name).collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            INVOCATIONS,
+            SOURCES,
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection"
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -287,13 +318,13 @@ async fn a_preflight_lets_a_page_send_its_token() {
     assert_eq!(header("access-control-max-age"), "86400");
 }
 
+async fn connect(service: &Service) -> Channel {
+    let endpoint = Endpoint::from_shared(service.url.clone()).unwrap();
+    endpoint.connect().await.unwrap()
+}
+
 async fn call(service: &Service, path: &str, message: proto::CreateSourceRequest) -> Status {
-    let channel = Endpoint::from_shared(service.url.clone())
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
-    let mut client = tonic::client::Grpc::new(channel);
+    let mut client = tonic::client::Grpc::new(connect(service).await);
     client.ready().await.unwrap();
     let codec = ProstCodec::<proto::CreateSourceRequest, proto::Source>::default();
     client

@@ -121,8 +121,8 @@ async fn a_repository_may_be_a_url_and_is_returned_as_owner_and_name() {
         "{}",
         "https://github.com/{}",
         "https://github.com/{}.git",
-        "http://www.github.com/{}/",
-        "HTTPS://GitHub.com/{}",
+        "https://www.github.com/{}/",
+        "HTTP://GitHub.com/{}",
         "git@github.com:{}.git",
         " {} ",
     ]

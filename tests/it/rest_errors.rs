@@ -39,6 +39,8 @@ async fn a_wrong_field_of_a_source_is_named() {
         ("database_name", json!({"database_name": 7})),
         ("github", json!({"github": null})),
         ("github", json!({"github": "owner/name"})),
+        // The fields of an object in an array are none.
+        ("github", json!({"github": ["owner/name", null, null]})),
         ("github.repository", json!({"github": {"repository": "name"}})),
         (
             "github.repository",
@@ -98,8 +100,9 @@ async fn a_wrong_field_of_a_source_is_named() {
             "chunking.max_lines",
             json!({"chunking": {"type": "lines", "max_lines": 0}}),
         ),
-        ("chunking", json!({"chunking": {"type": "words"}})),
+        ("chunking.type", json!({"chunking": {"type": "words"}})),
         ("chunking", json!({"chunking": {}})),
+        ("chunking", json!({"chunking": ["lines", 10, 1_024]})),
         (
             "chunking",
             json!({"chunking": {"type": "lines", "max_lines": -1}}),
@@ -171,6 +174,7 @@ async fn a_wrong_field_of_an_invocation_is_named() {
             json!({"ref_identifier": {"branch": "main", "sha": "a".repeat(40)}}),
         ),
         ("ref_identifier", json!({"ref_identifier": "main"})),
+        ("ref_identifier", json!({"ref_identifier": ["main", null]})),
         (
             "ref_identifier.branch",
             json!({"ref_identifier": {"branch": "a..b"}}),
@@ -345,7 +349,7 @@ async fn a_body_that_is_no_such_json_is_refused_whatever_it_holds() {
         r#"{"database_name": "\udc00\ud800"}"#.into(),
         bomb(1_000_000).into_bytes(),
         source(&format!(r#""embedding_model": {}"#, bomb(100_000))).into_bytes(),
-        source(&format!(r#""chunking": {}"#, bomb(100_000))).into_bytes(),
+        source(&format!(r#""chunking": {{"deep": {}}}"#, bomb(100_000))).into_bytes(),
     ];
     for body in bodies {
         let shown = String::from_utf8_lossy(&body[..body.len().min(80)]).into_owned();

@@ -123,7 +123,7 @@ async fn a_repository_becomes_a_collection_on(backend: Backend) {
             "start_line": 1,
             "end_line": 4,
             "start_col": 0,
-            "end_col": 1,
+            "end_col": 2,
         })
     );
     assert_eq!(scenario.chroma.text_of("target", "README.md").await, README);

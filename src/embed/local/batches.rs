@@ -1,7 +1,7 @@
 //! Cuts the texts of a request into batches.
 
-/// Tokens of a batch. More do not make the products faster, and cost memory, cache misses and the time until
-/// a thread looks at its queue again. `benches/embedding.rs` measures it.
+/// Tokens of a batch. From 256 to 4096 the speed is the same within 4 %, while working memory grows with them,
+/// as does the time until a thread looks at its queue again.
 pub(super) const MAX_BATCH_TOKENS: usize = 1024;
 
 /// Below this many tokens the products lose speed, so a request is not cut smaller to keep threads busy.
@@ -10,7 +10,8 @@ const MIN_BATCH_TOKENS: usize = 128;
 /// Distributes texts of these `lengths` over batches: each holds indices into `lengths`, all together hold
 /// each index once. A batch has at most [`MAX_BATCH_TOKENS`] tokens, or one text.
 ///
-/// The longest come first, so that the last batches, which end a request, are the short ones.
+/// The longest come first, so that the last batches, which end a request, are the short ones. (Batches of
+/// equal lengths are no faster, as they are where sequences are padded.)
 pub(super) fn plan(lengths: &[usize], threads: usize) -> Vec<Vec<usize>> {
     let total: usize = lengths.iter().sum();
     let budget = total

@@ -6,7 +6,9 @@
 
 use serde::Deserialize;
 
-use crate::embed::{LoadError, ModelFiles, bert::EncoderConfig};
+use chroma_sync_encoder::{ConfigError, EncoderConfig};
+
+use crate::embed::{LoadError, ModelFiles};
 
 /// The largest JSON file that describes a model, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
@@ -64,6 +66,18 @@ impl PoolingConfig {
     }
 }
 
+/// The same, said of the file.
+fn config_load_error(files: &ModelFiles, error: ConfigError) -> LoadError {
+    let path = files.path(CONFIG);
+    match error {
+        ConfigError::Parse(source) => LoadError::Damaged {
+            path,
+            source: source.into(),
+        },
+        ConfigError::Unsupported(problem) => LoadError::Unsupported { path, problem },
+    }
+}
+
 impl SentenceModel {
     /// Reads the description of the model that `files` hold.
     ///
@@ -71,7 +85,7 @@ impl SentenceModel {
     /// If a file is damaged, or the model is not a BERT whose tokens are averaged.
     pub(super) fn read(files: &ModelFiles) -> Result<Self, LoadError> {
         let encoder = EncoderConfig::parse(&files.read(CONFIG, MAX_CONFIG_BYTES)?)
-            .map_err(|error| error.into_load_error(files.path(CONFIG)))?;
+            .map_err(|error| config_load_error(files, error))?;
         check_modules(files)?;
         let sentence: Option<SentenceConfig> = read_json(files, SENTENCE_CONFIG)?;
         let asked = sentence

@@ -13,6 +13,7 @@ mod tokenizer;
 
 use std::{fs::File, num::NonZeroUsize, sync::Arc, thread};
 
+use chroma_sync_encoder::{Encoder, Scratch, Weights};
 use futures::future::BoxFuture;
 
 pub use tokenizer::Tokens;
@@ -22,10 +23,7 @@ use self::{
     pool::{Model, Pool},
     tokenizer::{TextTokenizer, TokenizerError},
 };
-use super::{
-    EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose,
-    bert::{Encoder, Scratch, Weights},
-};
+use super::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose};
 use crate::domain::embedding::ModelDescription;
 
 const TOKENIZER: &str = "tokenizer.json";

@@ -24,7 +24,7 @@ use super::{
     Environment, WorkerOptions,
     failure::AttemptError,
     lease_guard::Lease,
-    progress::{ProgressHandle, Stage},
+    progress::{ProgressHandle, Stage, record_commit},
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
@@ -96,7 +96,7 @@ pub(super) async fn run(
         .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
     progress.enter(Phase::Fetching);
     let snapshot = fetch(environment, claim, lease, progress).await?;
-    progress.resolve(snapshot.commit());
+    ledger::held(record_commit(environment, lease, progress, snapshot.commit()).await?)?;
     let entries: Arc<[Entry]> = snapshot.entries().into();
     let reader = snapshot.reader();
     drop(snapshot);

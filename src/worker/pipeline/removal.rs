@@ -36,7 +36,8 @@ pub(super) async fn run(
         &invocation.collection,
         invocation.id,
     );
-    let mut ordinal = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+    // An attempt that was broken off here may have used the ordinals after the listing already.
+    let mut ordinal = environment.store.next_ordinal(invocation.id).await?;
     let mut skipped = None;
     while let Some(page) = owned.next_page().await? {
         if skipped.is_none() {

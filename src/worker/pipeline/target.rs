@@ -1,7 +1,7 @@
 //! The collection an attempt writes to, fenced by its lease.
 //!
-//! Chroma knows no leases, so the fence is time: a write is sent only while the lease holds, and is
-//! given up before the lease can run out.
+//! Chroma knows no leases, so the fence is time: a write is sent only while the lease holds for a while
+//! yet, and is given up when the lease is lost.
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -16,8 +16,8 @@ use crate::{
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
 };
 
-/// Time before the end of the lease from which no write is sent any more.
-const MARGIN: Duration = Duration::from_secs(1);
+/// How often a write that has to wait for the renewal of the lease looks for it.
+const RENEWAL_CHECK: Duration = Duration::from_millis(20);
 
 /// A collection, opened.
 #[derive(Debug)]
@@ -113,16 +113,15 @@ async fn fenced<T>(
     lease: &Lease,
     write: impl Future<Output = Result<T, IndexError>>,
 ) -> Result<T, AttemptError> {
-    tokio::pin!(write);
-    loop {
-        let remaining = lease.remaining().saturating_sub(MARGIN);
-        if remaining.is_zero() || lease.lost().is_cancelled() {
+    while lease.is_about_to_end() {
+        if lease.lost().is_cancelled() {
             return Err(AttemptError::LeaseLost);
         }
-        match tokio::time::timeout(remaining, &mut write).await {
-            Ok(result) => return Ok(result?),
-            // The lease may have been renewed meanwhile; the write goes on only then.
-            Err(_) => {}
-        }
+        tokio::time::sleep(RENEWAL_CHECK).await;
+    }
+    tokio::select! {
+        biased;
+        () = lease.lost().cancelled() => Err(AttemptError::LeaseLost),
+        result = write => Ok(result?),
     }
 }

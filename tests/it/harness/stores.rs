@@ -222,3 +222,38 @@ macro_rules! on_both_stores {
     };
 }
 pub(crate) use on_both_stores;
+
+/// The kinds of store that the service runs on.
+#[derive(Debug, Clone, Copy)]
+pub enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+impl Backend {
+    /// The URL of a database that nothing has used; a file of SQLite lies in `directory`.
+    pub async fn fresh_url(self, directory: &std::path::Path) -> String {
+        match self {
+            Self::Sqlite => format!("sqlite://{}", directory.join("service.db").display()),
+            Self::Postgres => postgres::fresh_database().await,
+        }
+    }
+}
+
+/// Makes two tests of a function that takes a [`Backend`].
+macro_rules! on_both {
+    ($name:ident, $test:ident $(,)?) => {
+        mod $name {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_sqlite() {
+                super::$test($crate::harness::stores::Backend::Sqlite).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn on_postgres() {
+                super::$test($crate::harness::stores::Backend::Postgres).await;
+            }
+        }
+    };
+}
+pub(crate) use on_both;

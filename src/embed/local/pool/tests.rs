@@ -34,7 +34,10 @@ impl Model for Fake {
         if text == REFUSED {
             return Err(EmbedError::Tokenizer("refused".into()));
         }
-        Ok(Tokens { ids: text.bytes().map(u32::from).collect(), truncated: text.len() > 100 })
+        Ok(Tokens {
+            ids: text.bytes().map(u32::from).collect(),
+            truncated: text.len() > 100,
+        })
     }
 
     fn encode(&self, sequences: &[&[u32]], scratch: &mut Vec<u32>) -> Vec<Vec<f32>> {
@@ -46,7 +49,10 @@ impl Model for Fake {
                 panic!("a panic that the test asked for");
             }
             let first = ids.first().map_or(0.0, |id| *id as f32);
-            vec![ids.len() as f32, if first == 126.0 { f32::INFINITY } else { first }]
+            vec![
+                ids.len() as f32,
+                if first == 126.0 { f32::INFINITY } else { first },
+            ]
         };
         sequences.iter().map(vector).collect()
     }
@@ -61,7 +67,9 @@ impl Drop for Fake {
 }
 
 fn texts(count: usize) -> Vec<Arc<str>> {
-    (0..count).map(|index| Arc::from("abcdefg"[index % 7..].repeat(1 + index % 40).as_str())).collect()
+    (0..count)
+        .map(|index| Arc::from("abcdefg"[index % 7..].repeat(1 + index % 40).as_str()))
+        .collect()
 }
 
 fn started(threads: usize) -> Pool<Fake> {
@@ -76,7 +84,9 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 fn work_off(pool: &Pool<Fake>) {
     let mut scratch = Vec::new();
     loop {
-        let Some(step) = lock(&pool.shared.queue).next() else { return };
+        let Some(step) = lock(&pool.shared.queue).next() else {
+            return;
+        };
         pool.shared.take(step, &mut scratch);
     }
 }
@@ -88,7 +98,10 @@ async fn answers_keep_the_order_of_the_texts() {
     let embedded = pool.embed(texts.clone(), Purpose::Document).await.unwrap();
     assert_eq!(embedded.len(), texts.len());
     for (text, embedded) in texts.iter().zip(&embedded) {
-        assert_eq!(embedded.vector, [text.len() as f32, f32::from(text.as_bytes()[0])]);
+        assert_eq!(
+            embedded.vector,
+            [text.len() as f32, f32::from(text.as_bytes()[0])]
+        );
         assert_eq!(embedded.tokens as usize, text.len());
         assert_eq!(embedded.truncated, text.len() > 100);
     }
@@ -109,9 +122,18 @@ async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
         let infinite = pool.embed(vec![INFINITE.into()], Purpose::Query);
         let good = pool.embed(vec!["good".into()], Purpose::Document);
         let (panicking, refused, infinite, good) = tokio::join!(panicking, refused, infinite, good);
-        assert!(matches!(panicking, Err(EmbedError::Panicked)), "round {round}: {panicking:?}");
-        assert!(matches!(refused, Err(EmbedError::Tokenizer(_))), "round {round}: {refused:?}");
-        assert!(matches!(infinite, Err(EmbedError::NotFinite)), "round {round}: {infinite:?}");
+        assert!(
+            matches!(panicking, Err(EmbedError::Panicked)),
+            "round {round}: {panicking:?}"
+        );
+        assert!(
+            matches!(refused, Err(EmbedError::Tokenizer(_))),
+            "round {round}: {refused:?}"
+        );
+        assert!(
+            matches!(infinite, Err(EmbedError::NotFinite)),
+            "round {round}: {infinite:?}"
+        );
         assert_eq!(good.unwrap()[0].vector, [4.0, 103.0], "round {round}");
     }
 }
@@ -145,8 +167,9 @@ fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
 #[test]
 fn callers_beyond_the_permits_wait_until_one_is_free_again() {
     let pool = Pool::without_threads(Fake::default(), 1);
-    let mut admitted: Vec<_> =
-        (0..ADMITTED_PER_THREAD).map(|_| Box::pin(pool.embed(texts(1), Purpose::Document))).collect();
+    let mut admitted: Vec<_> = (0..ADMITTED_PER_THREAD)
+        .map(|_| Box::pin(pool.embed(texts(1), Purpose::Document)))
+        .collect();
     let mut waiting = pin!(pool.embed(texts(1), Purpose::Document));
     for future in &mut admitted {
         assert!(poll(future.as_mut()).is_pending());
@@ -167,8 +190,9 @@ fn callers_beyond_the_permits_wait_until_one_is_free_again() {
 #[test]
 fn queries_have_permits_of_their_own_and_overtake_documents() {
     let pool = Pool::without_threads(Fake::default(), 1);
-    let mut documents: Vec<_> =
-        (0..ADMITTED_PER_THREAD).map(|_| Box::pin(pool.embed(texts(64), Purpose::Document))).collect();
+    let mut documents: Vec<_> = (0..ADMITTED_PER_THREAD)
+        .map(|_| Box::pin(pool.embed(texts(64), Purpose::Document)))
+        .collect();
     for future in &mut documents {
         assert!(poll(future.as_mut()).is_pending());
     }
@@ -178,17 +202,29 @@ fn queries_have_permits_of_their_own_and_overtake_documents() {
         let step = lock(&pool.shared.queue).next().unwrap();
         pool.shared.take(step, &mut Vec::new());
     }
-    assert!(matches!(poll(query.as_mut()), Poll::Ready(Ok(_))), "it took the first two steps");
-    assert!(documents.iter_mut().all(|future| poll(future.as_mut()).is_pending()));
+    assert!(
+        matches!(poll(query.as_mut()), Poll::Ready(Ok(_))),
+        "it took the first two steps"
+    );
+    assert!(
+        documents
+            .iter_mut()
+            .all(|future| poll(future.as_mut()).is_pending())
+    );
 }
 
 #[test]
 fn a_dropped_pool_lets_its_threads_end() {
     let (dropped, ended) = mpsc::channel();
-    let model = Fake { computed: AtomicUsize::new(0), dropped: Some(dropped) };
+    let model = Fake {
+        computed: AtomicUsize::new(0),
+        dropped: Some(dropped),
+    };
     drop(Pool::start(model, 4, "test").unwrap());
     // The last thread that ends drops the model.
-    ended.recv_timeout(Duration::from_secs(30)).expect("a thread still runs");
+    ended
+        .recv_timeout(Duration::from_secs(30))
+        .expect("a thread still runs");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -198,7 +234,11 @@ async fn many_callers_at_once_all_get_their_own_answers() {
     for caller in 0..64_usize {
         let pool = Arc::clone(&pool);
         callers.spawn(async move {
-            let purpose = if caller % 2 == 0 { Purpose::Document } else { Purpose::Query };
+            let purpose = if caller % 2 == 0 {
+                Purpose::Document
+            } else {
+                Purpose::Query
+            };
             let text: Arc<str> = "x".repeat(caller + 1).into();
             let embedded = pool.embed(vec![text; caller + 1], purpose).await.unwrap();
             assert_eq!(embedded.len(), caller + 1);

@@ -27,14 +27,23 @@ struct GoldenText {
 
 impl GoldenText {
     fn vector(&self) -> Vec<f32> {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.vector).unwrap();
-        bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect()
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(&self.vector)
+            .unwrap();
+        bytes
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|chunk| f32::from_le_bytes(*chunk))
+            .collect()
     }
 }
 
 static MODEL: LazyLock<LocalEmbedder> = LazyLock::new(|| {
-    let models = env::var_os("CHROMA_SYNC_TEST_MODELS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/models"), PathBuf::from);
+    let models = env::var_os("CHROMA_SYNC_TEST_MODELS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/models"),
+        PathBuf::from,
+    );
     let files = ModelDirectories::new(Some(models), None)
         .find(MINILM)
         .unwrap_or_else(|error| panic!("run `make peers`: {error}"));
@@ -42,7 +51,9 @@ static MODEL: LazyLock<LocalEmbedder> = LazyLock::new(|| {
 });
 
 fn golden_file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -54,28 +65,44 @@ fn golden() -> (Vec<Arc<str>>, Golden) {
 }
 
 fn dot(left: &[f32], right: &[f32]) -> f64 {
-    left.iter().zip(right).map(|(left, right)| f64::from(*left) * f64::from(*right)).sum()
+    left.iter()
+        .zip(right)
+        .map(|(left, right)| f64::from(*left) * f64::from(*right))
+        .sum()
 }
 
 fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
     assert_eq!(left.len(), right.len());
-    left.iter().zip(right).map(|(left, right)| (left - right).abs()).fold(0.0, f32::max)
+    left.iter()
+        .zip(right)
+        .map(|(left, right)| (left - right).abs())
+        .fold(0.0, f32::max)
 }
 
 #[tokio::test]
 async fn vectors_token_counts_and_cuts_equal_the_reference_in_the_order_of_the_texts() {
     let (texts, golden) = golden();
     let model = MODEL.model();
-    assert_eq!((model.name.as_str(), model.max_tokens), (golden.model.as_str(), golden.max_tokens));
+    assert_eq!(
+        (model.name.as_str(), model.max_tokens),
+        (golden.model.as_str(), golden.max_tokens)
+    );
     let embedded = MODEL.embed(texts.clone(), Purpose::Document).await.unwrap();
     assert_eq!(embedded.len(), texts.len());
     for ((text, found), wanted) in texts.iter().zip(&embedded).zip(&golden.texts) {
         assert_eq!(found.vector.len(), model.dimensions as usize);
-        assert_eq!((found.tokens, found.truncated), (wanted.tokens, wanted.truncated), "{text:?}");
+        assert_eq!(
+            (found.tokens, found.truncated),
+            (wanted.tokens, wanted.truncated),
+            "{text:?}"
+        );
         let cosine = dot(&found.vector, &wanted.vector());
         assert!(cosine >= 0.9999, "cosine {cosine} for {text:?}");
         let difference = largest_difference(&found.vector, &wanted.vector());
-        assert!(difference < 1e-5, "{difference:e} from the reference for {text:?}");
+        assert!(
+            difference < 1e-5,
+            "{difference:e} from the reference for {text:?}"
+        );
         let length = dot(&found.vector, &found.vector).sqrt();
         assert!((length - 1.0).abs() < 1e-6, "length {length} for {text:?}");
     }
@@ -89,7 +116,10 @@ async fn a_text_by_itself_has_the_vector_it_has_among_others() {
     for (text, together) in texts.iter().zip(&together) {
         let alone = MODEL.embed(vec![Arc::clone(text)], Purpose::Query).await.unwrap();
         let difference = largest_difference(&alone[0].vector, &together.vector);
-        assert!(difference <= 1e-6, "{difference:e} between alone and together for {text:?}");
+        assert!(
+            difference <= 1e-6,
+            "{difference:e} between alone and together for {text:?}"
+        );
     }
 }
 
@@ -97,7 +127,10 @@ async fn a_text_by_itself_has_the_vector_it_has_among_others() {
 async fn a_text_of_megabytes_costs_what_its_beginning_costs() {
     let long: Arc<str> = "word \u{1F600} ".repeat(2_000_000).into();
     let beginning: Arc<str> = long[..long.floor_char_boundary(20_000)].into();
-    let embedded = MODEL.embed(vec![long, beginning], Purpose::Document).await.unwrap();
+    let embedded = MODEL
+        .embed(vec![long, beginning], Purpose::Document)
+        .await
+        .unwrap();
     assert_eq!((embedded[0].tokens, embedded[0].truncated), (256, true));
     assert_eq!(embedded[0], embedded[1]);
 }
@@ -111,13 +144,31 @@ async fn a_long_text_without_tokens_is_marked_as_cut() {
 
 #[tokio::test]
 async fn a_call_of_too_many_texts_is_refused() {
-    let error = MODEL.embed(vec!["".into(); MAX_TEXTS + 1], Purpose::Document).await.unwrap_err();
-    assert!(matches!(error, EmbedError::TooManyTexts { count: 8193, limit: 8192 }), "{error}");
+    let error = MODEL
+        .embed(vec!["".into(); MAX_TEXTS + 1], Purpose::Document)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            EmbedError::TooManyTexts {
+                count: 8193,
+                limit: 8192
+            }
+        ),
+        "{error}"
+    );
     assert!(!error.is_transient());
 }
 
 #[test]
 fn tokens_are_what_the_model_reads() {
     let tokens = MODEL.tokenize("Hello, world!").unwrap();
-    assert_eq!(tokens, Tokens { ids: vec![101, 7592, 1010, 2088, 999, 102], truncated: false });
+    assert_eq!(
+        tokens,
+        Tokens {
+            ids: vec![101, 7592, 1010, 2088, 999, 102],
+            truncated: false
+        }
+    );
 }

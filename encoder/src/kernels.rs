@@ -74,8 +74,8 @@ fn exponential<A: MultiplyAdd>(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the representation.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts, so that n times the first is exact.
-    const LN_2_HIGH: f32 = 0.693_359_375;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
+    const LN_2_LOW: f32 = (std::f64::consts::LN_2 - 355.0 / 512.0) as f32;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
     let shifted = A::multiply_add(x, std::f32::consts::LOG2_E, ROUND);
@@ -100,7 +100,7 @@ fn gelu<A: MultiplyAdd>(x: f32) -> f32 {
     let t = 1.0 / A::multiply_add(z, 0.327_591_1, 1.0);
     let series = A::multiply_add(t, 1.061_405_4, -1.453_152_1);
     let series = A::multiply_add(t, series, 1.421_413_8);
-    let series = A::multiply_add(t, series, -0.284_496_74);
+    let series = A::multiply_add(t, series, -0.284_496_72);
     let series = A::multiply_add(t, series, 0.254_829_6);
     let half_erfc = 0.5 * t * series * exponential::<A>(-z * z);
     let below = if x < 0.0 { half_erfc } else { 1.0 - half_erfc };

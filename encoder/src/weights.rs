@@ -16,7 +16,7 @@ use super::EncoderConfig;
 
 /// Why a weights file cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TensorError {
+pub enum TensorError {
     /// The file cannot be mapped.
     #[error("cannot be mapped into memory")]
     Map(#[source] io::Error),
@@ -48,7 +48,7 @@ pub(crate) enum TensorError {
 
 /// All weights of an encoder.
 #[derive(Debug)]
-pub(crate) struct Weights {
+pub struct Weights {
     /// One row for each token id.
     pub(super) words: WordTable,
     /// One row for each position.
@@ -106,7 +106,7 @@ impl WordTable {
     /// # Panics
     /// If the table has no such row.
     pub(super) fn read_row(&self, id: u32, row: &mut [f32]) {
-        let size = row.len() * size_of::<f32>();
+        let size = size_of_val(row);
         let start = id as usize * size;
         read_floats(&self.bytes[start..start + size], row);
     }
@@ -114,12 +114,13 @@ impl WordTable {
 
 impl Weights {
     /// Reads the tensors that `config` calls for, with or without the prefix `bert.`; others are ignored.
+    /// The file stays mapped while the weights live, and must not be rewritten in place.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape or type, or the file is damaged.
-    pub(crate) fn read(file: &File, config: &EncoderConfig) -> Result<Self, TensorError> {
+    pub fn read(file: &File, config: &EncoderConfig) -> Result<Self, TensorError> {
         // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file in place. Model files are
-        // replaced, never rewritten: the hub's cache holds each under its hash, and `docs/operations.md` says so.
+        // replaced, never rewritten: the hub's cache holds each under its hash, and callers are told.
         let map = unsafe { Mmap::map(file) }.map_err(TensorError::Map)?;
         let tensors = SafeTensors::deserialize(&map).map_err(TensorError::Damaged)?;
         let reader = Reader::new(&tensors);

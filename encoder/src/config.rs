@@ -1,31 +1,27 @@
 //! The sizes of a BERT encoder, from the hub's `config.json`.
 
-use std::path::PathBuf;
-
-use crate::embed::LoadError;
-
 /// No BERT is wider or deeper; a larger number is a damaged file.
 const MAX_SIZE: usize = 1 << 20;
 
 /// Sizes that agree with each other: all positive, and `hidden` a multiple of `heads`.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct EncoderConfig {
+pub struct EncoderConfig {
     /// Floats in a token's state, and in a vector.
-    pub(crate) hidden: usize,
+    pub hidden: usize,
     /// Encoder layers.
-    pub(crate) layers: usize,
+    pub layers: usize,
     /// Attention heads in each layer.
-    pub(crate) heads: usize,
+    pub heads: usize,
     /// Floats in a token's state between the two feed-forward layers.
-    pub(crate) intermediate: usize,
+    pub intermediate: usize,
     /// Added to the variance in layer normalisation.
-    pub(crate) epsilon: f32,
+    pub epsilon: f32,
     /// The longest sequence, in tokens.
-    pub(crate) positions: usize,
+    pub positions: usize,
     /// Rows of the word embedding.
-    pub(crate) vocabulary: usize,
+    pub vocabulary: usize,
     /// Rows of the token type embedding, of which a single text uses the first.
-    pub(crate) token_types: usize,
+    pub token_types: usize,
 }
 
 /// `config.json`, as far as an encoder needs it.
@@ -48,7 +44,7 @@ struct ConfigFile {
 
 /// Why a `config.json` is not one of an encoder we can run.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// Not JSON, or a field is missing or of another type.
     #[error("is not a BERT configuration")]
     Parse(#[source] serde_json::Error),
@@ -57,25 +53,12 @@ pub(crate) enum ConfigError {
     Unsupported(String),
 }
 
-impl ConfigError {
-    /// The same, said of the file at `path`.
-    pub(crate) fn into_load_error(self, path: PathBuf) -> LoadError {
-        match self {
-            Self::Parse(source) => LoadError::Damaged {
-                path,
-                source: source.into(),
-            },
-            Self::Unsupported(problem) => LoadError::Unsupported { path, problem },
-        }
-    }
-}
-
 impl EncoderConfig {
     /// Reads the bytes of a `config.json`.
     ///
     /// # Errors
     /// If they are damaged, or describe something other than a BERT with exact GELU and absolute positions.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let file: ConfigFile = serde_json::from_slice(bytes).map_err(ConfigError::Parse)?;
         let wanted = [
             ("model_type", file.model_type.as_deref(), "bert"),

@@ -13,28 +13,25 @@ mod kernels;
 mod matrix;
 mod weights;
 
-pub(crate) use config::EncoderConfig;
+pub use config::{ConfigError, EncoderConfig};
 use kernels::{Normalisation, add_and_normalise, bias_gelu, mean_of_rows, scale_to_unit_length, softmax};
 use matrix::{Matrix, MatrixMut, Output, multiply};
-pub(crate) use weights::Weights;
 use weights::{LayerNorm, LayerWeights, Linear};
+pub use weights::{TensorError, Weights};
 
-/// Tokens that go through the feed-forward layers at once, so that their 4 times wider rows stay in cache.
-const FEED_FORWARD_ROWS: usize = 256;
-
-/// Queries whose scores are computed at once, for the same reason.
+/// Queries whose scores are computed at once, so that the scores stay in cache.
 const ATTENTION_ROWS: usize = 128;
 
 /// A model in memory.
 #[derive(Debug)]
-pub(crate) struct Encoder {
+pub struct Encoder {
     config: EncoderConfig,
     weights: Weights,
 }
 
 /// Working memory of one thread; it grows to what the largest batch so far needed.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     hidden: Vec<f32>,
     projections: Vec<f32>,
     context: Vec<f32>,
@@ -45,15 +42,15 @@ pub(crate) struct Scratch {
 
 impl Encoder {
     /// Weights read with this `config`.
-    pub(crate) fn new(config: EncoderConfig, weights: Weights) -> Self {
+    pub fn new(config: EncoderConfig, weights: Weights) -> Self {
         Self { config, weights }
     }
 
-    /// One vector of `config.hidden` floats and length 1 for each sequence, in order.
+    /// One vector of `config.hidden` floats and length 1 for each sequence, in order; zeros for an empty one.
     ///
     /// # Panics
     /// If a sequence is longer than `config.positions` or holds an id beyond `config.vocabulary`.
-    pub(crate) fn embed(&self, sequences: &[&[u32]], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+    pub fn embed(&self, sequences: &[&[u32]], scratch: &mut Scratch) -> Vec<Vec<f32>> {
         let hidden = self.config.hidden;
         let tokens: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let Scratch {
@@ -67,6 +64,7 @@ impl Encoder {
         let states = sized(states, tokens * hidden);
         let projections = sized(projections, tokens * 3 * hidden);
         let context = sized(context, tokens * hidden);
+        let wide = sized(wide, tokens * self.config.intermediate);
         let summand = sized(summand, tokens * hidden);
 
         self.look_up(sequences, states);
@@ -118,6 +116,9 @@ impl Encoder {
         let hidden = self.config.hidden;
         let width = hidden / self.config.heads;
         let length = context.len() / hidden;
+        if length == 0 {
+            return;
+        }
         let scale = 1.0 / (width as f32).sqrt();
         let scores = sized(scores, ATTENTION_ROWS.min(length) * length);
         for head in 0..self.config.heads {
@@ -152,22 +153,12 @@ impl Encoder {
     }
 
     /// The two feed-forward layers with GELU between them, residual sum and normalisation, in place.
-    fn feed_forward(
-        &self,
-        layer: &LayerWeights,
-        states: &mut [f32],
-        wide: &mut Vec<f32>,
-        summand: &mut [f32],
-    ) {
+    fn feed_forward(&self, layer: &LayerWeights, states: &mut [f32], wide: &mut [f32], summand: &mut [f32]) {
+        linear(states, &layer.expansion, wide);
+        bias_gelu(wide, &layer.expansion.bias);
+        linear(wide, &layer.contraction, summand);
         let normalisation = self.normalisation(&layer.feed_forward_norm);
-        for states in states.chunks_mut(FEED_FORWARD_ROWS * self.config.hidden) {
-            let wide = sized(wide, states.len() / self.config.hidden * self.config.intermediate);
-            let summand = &mut summand[..states.len()];
-            linear(states, &layer.expansion, wide);
-            bias_gelu(wide, &layer.expansion.bias);
-            linear(wide, &layer.contraction, summand);
-            add_and_normalise(states, summand, &layer.contraction.bias, normalisation);
-        }
+        add_and_normalise(states, summand, &layer.contraction.bias, normalisation);
     }
 
     fn normalisation<'a>(&self, norm: &'a LayerNorm) -> Normalisation<'a> {

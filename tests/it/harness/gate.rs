@@ -1,0 +1,75 @@
+//! A gate before a server: while it is closed, the peer behind it is away.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+};
+
+/// A running gate; it ends with the test's runtime.
+pub struct Gate {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    closed: AtomicBool,
+    closing: Notify,
+}
+
+impl Gate {
+    /// A gate to `http://HOST:PORT`, open.
+    pub async fn start(target: &str) -> Self {
+        let target = target
+            .trim_start_matches("http://")
+            .trim_end_matches('/')
+            .to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared::default());
+        let state = Arc::clone(&shared);
+        tokio::spawn(async move {
+            while let Ok((inbound, _)) = listener.accept().await {
+                tokio::spawn(pass(inbound, target.clone(), Arc::clone(&state)));
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Breaks all connections and refuses new ones.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.closing.notify_waiters();
+    }
+
+    /// Lets connections through again.
+    pub fn open(&self) {
+        self.shared.closed.store(false, Ordering::SeqCst);
+    }
+}
+
+async fn pass(mut inbound: TcpStream, target: String, shared: Arc<Shared>) {
+    let closing = shared.closing.notified();
+    // A connection to a closed gate is dropped: the client sees it break.
+    if shared.closed.load(Ordering::SeqCst) {
+        return;
+    }
+    let Ok(mut outbound) = TcpStream::connect(&target).await else {
+        return;
+    };
+    tokio::select! {
+        _ = copy_bidirectional(&mut inbound, &mut outbound) => {}
+        () = closing => {}
+    }
+}
