@@ -49,7 +49,8 @@ pub(super) enum Disposition {
 impl AttemptError {
     pub(super) fn disposition(&self) -> Disposition {
         let (transient, failure, wait) = match self {
-            Self::LeaseLost => return Disposition::Abandon,
+            // A fetch is cancelled only because the lease is lost.
+            Self::LeaseLost | Self::Fetch(FetchError::Cancelled { .. }) => return Disposition::Abandon,
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Index(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Embed(error) => {

@@ -51,7 +51,10 @@ on_both!(
 );
 async fn killed_worker_on(backend: Backend) {
     let mut scenario = Scenario::new(backend).await;
-    scenario.deployment = scenario.deployment.with("worker.lease_seconds", "2");
+    scenario.deployment = scenario
+        .deployment
+        .with("worker.lease_seconds", "6")
+        .with("worker.max_failed_attempts", "20");
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     repository.commit("main", &many_files());
     let api = scenario.deployment.start_role("api");
@@ -76,7 +79,7 @@ async fn killed_worker_on(backend: Backend) {
         [(1, State::Pending), (2, State::Processing), (3, State::Complete)]
     );
     let ended = messages.last().unwrap().invocation.clone().unwrap();
-    assert_eq!(ended.attempt, 2);
+    assert!(ended.attempt >= 2, "attempt {}", ended.attempt);
     let counts = ended.statistics.unwrap();
     assert_eq!((counts.documents_discovered, counts.documents_indexed), (80, 80));
 

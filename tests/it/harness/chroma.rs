@@ -258,7 +258,7 @@ fn answers(child: &mut Child, address: SocketAddr) -> bool {
             Instant::now() < deadline,
             "chroma was not ready within {START_DEADLINE:?}"
         );
-        thread::sleep(Duration::from_millis(20));
+        thread::park_timeout(Duration::from_millis(20));
     }
     false
 }
