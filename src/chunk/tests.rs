@@ -64,9 +64,11 @@ fn a_small_document_is_one_chunk_with_its_final_line_feed() {
 
 #[test]
 fn functions_are_kept_whole_with_their_comments_and_attributes() {
-    let text = "/// Adds one to a number.\n/// Twice.\n#[inline]\nfn one() -> u32 {\n    1\n}\n\n\
-                // About two.\nfn two() -> u32 {\n    2 // two\n}\n\n/// Three.\nfn three() -> u32 {\n
-                // 3\n}\n";
+    let text = concat!(
+        "/// Adds one to a number.\n/// Twice.\n#[inline]\nfn one() -> u32 {\n    1\n}\n\n",
+        "// About two.\nfn two() -> u32 {\n    2 // two\n}\n\n",
+        "/// Three.\nfn three() -> u32 {\n    3\n}\n",
+    );
     let document = by_syntax("a.rs", text, 80);
     assert_eq!(
         texts(text, &document),
