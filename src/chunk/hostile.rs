@@ -97,6 +97,26 @@ fn a_ruby_heredoc_that_its_scanner_cannot_read_back_is_cut_by_lines() {
 }
 
 #[test]
+fn ocaml_comments_that_could_overflow_the_stack_are_cut_by_lines() {
+    for key in ["a.ml", "a.mli"] {
+        assert_eq!(strategy_of(key, &"(*".repeat(4_096)), ChunkStrategy::TreeSitter);
+        assert_eq!(strategy_of(key, &"(*".repeat(260_000)), ChunkStrategy::Lines);
+    }
+}
+
+#[test]
+fn long_haskell_is_cut_by_lines() {
+    assert_eq!(
+        strategy_of("a.hs", &"a = 1\n".repeat(1_000)),
+        ChunkStrategy::TreeSitter
+    );
+    assert_eq!(
+        strategy_of("a.hs", &"a = 1\n".repeat(20_000)),
+        ChunkStrategy::Lines
+    );
+}
+
+#[test]
 fn html_of_very_many_open_tags_is_chunked() {
     strategy_of("a.html", &"<a>".repeat(20_000));
     strategy_of("a.html", &"<custom-name>".repeat(5_000));

@@ -43,6 +43,10 @@ use super::scanner_guard;
 /// How much of a `.h` file is read to tell C++ from C, in bytes.
 const HEADER_PROBE_BYTES: usize = 64 * 1024;
 
+/// The longest Haskell text that is parsed, in bytes. For `<<A` on every line the parser compares whole
+/// trees again and again, which takes quadratic time that nothing shows: 2.4 s for 80 KB.
+const MAX_HASKELL_BYTES: usize = 96 * 1024;
+
 /// What a C++ header has and a C header does not.
 const CPP_MARKS: [&str; 7] = [
     "\nnamespace ",
@@ -177,6 +181,8 @@ impl Language {
     /// The grammar to parse `text` with. None for Markdown, and for a text that the grammar cannot take.
     pub fn grammar_for(self, text: &str) -> Option<tree_sitter::Language> {
         match self {
+            Self::Haskell if text.len() > MAX_HASKELL_BYTES => None,
+            Self::Ocaml | Self::OcamlInterface if scanner_guard::has_very_many_comments(text) => None,
             Self::Ruby if scanner_guard::has_oversized_heredoc(text) => None,
             language => language.grammar(),
         }

@@ -1,4 +1,4 @@
-//! Keeps four grammars from ending or holding up the process on hostile documents.
+//! Keeps five grammars from ending or holding up the process on hostile documents.
 //!
 //! A grammar with a hand-written scanner saves the scanner's state after each of its tokens into a buffer
 //! of 1,024 bytes inside the parser. Three of the scanners here can write more: YAML's with more than 253
@@ -10,11 +10,14 @@
 //! HTML's stays within bounds, but restores up to 65,535 open tags for each token, so that a text of `<a>`
 //! takes quadratic time that the parser's progress callback does not see.
 //!
-//! So these grammars are used through a copy of their table in which saving goes through a larger buffer
+//! So these four are used through a copy of their table in which saving goes through a larger buffer
 //! first. A state that does not fit (of HTML: that has too many open tags) is saved as the empty state,
 //! which is what the scanners of other grammars do themselves. The code of that document is then understood
 //! less well, and nothing else changes. The Ruby delimiters are looked for in the text beforehand: see
 //! [`has_oversized_heredoc`].
+//!
+//! OCaml's scanner calls itself for each comment inside a comment, so that deep nesting overflows the
+//! stack: see [`has_very_many_comments`].
 //!
 //! The other grammars' scanners check their bounds (read in the versions that `Cargo.lock` names); deeply
 //! nested documents in every language are among the tests. To be removed when the grammars do the same.
@@ -32,6 +35,9 @@ const STATE_BYTES: usize = 1024;
 /// The most characters of a heredoc delimiter that Ruby's scanner reads back.
 const MAX_HEREDOC_DELIMITER: usize = 255;
 
+/// The most OCaml comments in one text; the scanner needs some 50 bytes of stack (200 if compiled without
+/// optimisation) for each level, and a thread has 2 MiB.
+const MAX_OCAML_COMMENTS: usize = 4_096;
 /// The most open tags of an HTML text that are kept in mind; real pages have some tens.
 const MAX_OPEN_TAGS: u16 = 256;
 
@@ -87,6 +93,15 @@ guarded!(
     /// The YAML grammar.
     yaml, tree_sitter_yaml::LANGUAGE, tree_sitter_yaml_external_scanner_serialize, |_| true
 );
+
+/// Whether OCaml's scanner might see comments in `text` nested so deep that it overflows the stack. Where
+/// strings and comments begin and end is the scanner's to say, so all that looks like the start of a
+/// comment counts.
+pub(super) fn has_very_many_comments(text: &str) -> bool {
+    memmem::find_iter(text.as_bytes(), b"(*")
+        .nth(MAX_OCAML_COMMENTS)
+        .is_some()
+}
 
 /// Whether Ruby's scanner may see a heredoc delimiter in `text` that it cannot read back.
 pub(super) fn has_oversized_heredoc(text: &str) -> bool {
