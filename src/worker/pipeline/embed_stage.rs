@@ -17,8 +17,9 @@ use crate::{
     },
 };
 
-/// Items of one window. Sorting by length inside a window saves more than the size of a batch does.
-const WINDOW_ITEMS: usize = 256;
+/// Items of one window: enough to sort by length and to make a request that Chroma takes cheaply, few
+/// enough that a watcher sees progress every few seconds on two cores.
+const WINDOW_ITEMS: usize = 128;
 /// Windows that are with the embedder at once.
 const WINDOWS_AHEAD: usize = 2;
 
