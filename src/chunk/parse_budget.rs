@@ -17,7 +17,7 @@
 //! at most in files above 16 KiB and 242 below, where the base allows far more. A text that only looks like
 //! code is far beyond: a byte of random punctuation costs 700 to 3,000 bytes as C++, Swift or TypeScript, of
 //! `<a><a>…` as Swift 10,000, and `<a><a>…` as Bash reads each part some 4,000 times. At the limits, 512 KiB
-//! of it cost half a second to two seconds of processor time.
+//! of it cost half a second to three seconds of processor time.
 //!
 //! Each document is parsed by a new parser, because one that has been used allocates less.
 

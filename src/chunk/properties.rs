@@ -41,6 +41,17 @@ pub(super) fn check(text: &str, chunking: &Chunking, document: &ChunkedDocument)
 
         is_whole &= check_gap(text, previous_end..chunk.range.start, piece, max_bytes, max_lines);
         check_line_boundaries(text, &chunk.range, max_bytes);
+        if let Some(before) = n.checked_sub(1).map(|before| &document.chunks[before])
+            && before.range.end + 1 == chunk.range.start
+            && let Some(blank) = piece.split('\n').next().filter(|line| line.trim().is_empty())
+        {
+            let has_bytes = before.range.len() + 1 + blank.len() <= max_bytes;
+            let has_lines = usize::try_from(before.end_line - before.start_line).unwrap() + 2 <= max_lines;
+            assert!(
+                !has_bytes || !has_lines,
+                "chunk {n} begins with a blank line that fits before it"
+            );
+        }
         previous_end = chunk.range.end;
     }
     let tail = &text[previous_end..];
