@@ -23,7 +23,7 @@ impl MultiplyAdd for Fused {
 
 #[cfg_attr(
     target_arch = "aarch64",
-    expect(dead_code, reason = "that processor always has the instruction")
+    allow(dead_code, reason = "that processor always has the instruction")
 )]
 struct Separate;
 impl MultiplyAdd for Separate {
