@@ -147,7 +147,8 @@ impl Read for ChildOutput {
     }
 }
 
-/// What the child is told.
+/// What the child is told. One that has ended hears no more, which is no failure: it ends early to say
+/// why on its output, and that must be read. If it says nothing, reading fails.
 pub(super) struct ChildInput {
     session: Arc<Session>,
     stdin: ChildStdin,
@@ -156,12 +157,22 @@ pub(super) struct ChildInput {
 impl Write for ChildInput {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Self { session, stdin } = self;
-        session.wait(async { stdin.write(bytes).await.map_err(|error| broken(session, error)) })
+        session.wait(async {
+            match stdin.write(bytes).await {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+                written => written.map_err(|error| broken(session, error)),
+            }
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let Self { session, stdin } = self;
-        session.wait(async { stdin.flush().await.map_err(|error| broken(session, error)) })
+        session.wait(async {
+            match stdin.flush().await {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+                flushed => flushed.map_err(|error| broken(session, error)),
+            }
+        })
     }
 }
 
@@ -178,14 +189,23 @@ mod tests {
     use super::*;
     use crate::domain::source::RepositoryName;
 
-    fn start_in(program: &str, directory: &Path) -> FetchError {
+    fn session(max_bytes: u64) -> Arc<Session> {
         let repository = RepositoryName::parse("repository", "a/b").unwrap();
         let runtime = tokio::runtime::Handle::current();
-        let second = Duration::from_secs(1);
-        let session = Session::new(repository, "here".to_owned(), Arc::default(), runtime, second, 0);
-        start(&Arc::new(session), program, directory)
-            .map(|_| ())
-            .unwrap_err()
+        let limit = Duration::from_secs(10);
+        let session = Session::new(
+            repository,
+            "here".to_owned(),
+            Arc::default(),
+            runtime,
+            limit,
+            max_bytes,
+        );
+        Arc::new(session)
+    }
+
+    fn start_in(program: &str, directory: &Path) -> FetchError {
+        start(&session(0), program, directory).map(|_| ()).unwrap_err()
     }
 
     #[tokio::test]
@@ -206,6 +226,39 @@ mod tests {
                 .contains("file:// URLs need the git program; install git"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn the_last_words_of_a_child_that_ended_are_read_although_it_is_told_more() {
+        let mut child = Command::new("sh")
+            .args(["-c", "printf 'not our ref'"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        child.wait().await.unwrap();
+        let session = session(1_000);
+        let mut input = ChildInput {
+            session: Arc::clone(&session),
+            stdin,
+        };
+        let mut output = ChildOutput {
+            session: Arc::clone(&session),
+            stdout,
+            _child: child,
+        };
+
+        let words = tokio::task::spawn_blocking(move || {
+            input.write_all(b"done").unwrap();
+            input.flush().unwrap();
+            let mut words = String::new();
+            output.read_to_string(&mut words).unwrap();
+            words
+        });
+
+        assert_eq!(words.await.unwrap(), "not our ref");
+        assert!(session.take_fault().is_none());
     }
 
     #[tokio::test]
