@@ -42,7 +42,7 @@ pub(super) async fn run(
     // The claim itself is a change that watchers wait for.
     environment.changes.changed(id);
     let before = claim.invocation.progress.statistics;
-    let progress = ProgressHandle::new(before, claim.invocation.resolved_commit.clone());
+    let progress = ProgressHandle::new(before);
     let end = {
         let work = pipeline::run(&environment, &options, &claim, &lease, &progress);
         tokio::select! {

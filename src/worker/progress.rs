@@ -1,7 +1,7 @@
 //! How far an attempt has come, told to the database now and then.
 //!
 //! Counters of documents change only together with the ledger, in one transaction, so a later attempt
-//! that reads both finds them in agreement. Phase, commit and times may be reported in between.
+//! that reads both finds them in agreement. Phase and times may be reported in between.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -32,7 +32,6 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 struct Shared {
     progress: Progress,
-    resolved_commit: Option<String>,
     changed: bool,
 }
 
@@ -42,7 +41,7 @@ pub(super) struct ProgressHandle(Arc<Mutex<Shared>>);
 
 impl ProgressHandle {
     /// Goes on from what an earlier attempt reported.
-    pub(super) fn new(statistics: Statistics, resolved_commit: Option<String>) -> Self {
+    pub(super) fn new(statistics: Statistics) -> Self {
         let progress = Progress {
             phase: Phase::Queued,
             wait: None,
@@ -50,7 +49,6 @@ impl ProgressHandle {
         };
         Self(Arc::new(Mutex::new(Shared {
             progress,
-            resolved_commit,
             changed: false,
         })))
     }
@@ -93,11 +91,8 @@ impl ProgressHandle {
         self.with(|shared| shared.progress.statistics)
     }
 
-    fn take_change(&self) -> Option<(Progress, Option<String>)> {
-        self.with(|shared| {
-            std::mem::take(&mut shared.changed)
-                .then(|| (shared.progress.clone(), shared.resolved_commit.clone()))
-        })
+    fn take_change(&self) -> Option<Progress> {
+        self.with(|shared| std::mem::take(&mut shared.changed).then(|| shared.progress.clone()))
     }
 }
 
@@ -108,7 +103,6 @@ pub(super) async fn record_commit(
     progress: &ProgressHandle,
     commit: &str,
 ) -> Result<Held, StoreError> {
-    progress.with(|shared| shared.resolved_commit = Some(commit.to_owned()));
     let latest = progress.snapshot();
     let (id, attempt) = (lease.invocation, lease.attempt);
     let held = environment
@@ -119,19 +113,19 @@ pub(super) async fn record_commit(
     Ok(held)
 }
 
-/// Reports phase and commit while the attempt runs; never returns.
+/// Reports the phase while the attempt runs; never returns.
 pub(super) async fn report(environment: &Environment, lease: &Lease, progress: &ProgressHandle) {
     let mut tick = tokio::time::interval(REPORT_PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Some((latest, commit)) = progress.take_change() else {
+        let Some(latest) = progress.take_change() else {
             continue;
         };
         let (id, attempt) = (lease.invocation, lease.attempt);
         match environment
             .store
-            .report_progress(id, attempt, &latest, commit.as_deref())
+            .report_progress(id, attempt, &latest, None)
             .await
         {
             Ok(Held::Held) => environment.changes.changed(id),

@@ -7,7 +7,7 @@ use tonic_types::StatusExt;
 use crate::harness::{
     gate::Gate,
     git_server::{Change, Repository},
-    scenario::{Scenario, invocation_request, states},
+    scenario::{Scenario, invocation_request, states, to_the_end},
     service::Service,
     stores::{Backend, on_both},
     wait_for,
@@ -108,16 +108,7 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
         .create_invocation(&service, &source, "target")
         .await
         .unwrap();
-    let request = proto::WatchInvocationRequest {
-        invocation_id: created.id.clone(),
-        after_revision: None,
-    };
-    let mut stream = service
-        .invocations(&scenario.admin)
-        .watch_invocation(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = scenario.open_watch(&service, &created.id, None).await.unwrap();
     wait_until_under_way(&scenario, &service, &created.id).await;
     service.terminate();
     let mut revision = 0;
@@ -143,20 +134,11 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
     assert!(status.success(), "{status}\n{log}");
 
     let restarted = scenario.deployment.start();
-    let request = proto::WatchInvocationRequest {
-        invocation_id: created.id,
-        after_revision: Some(revision),
-    };
-    let mut stream = restarted
-        .invocations(&scenario.admin)
-        .watch_invocation(request)
+    let stream = scenario
+        .open_watch(&restarted, &created.id, Some(revision))
         .await
-        .unwrap()
-        .into_inner();
-    let mut messages = Vec::new();
-    while let Some(message) = stream.message().await.unwrap() {
-        messages.push(message);
-    }
+        .unwrap();
+    let messages = to_the_end(stream).await;
     assert_eq!(states(&messages), [(3, State::Complete)]);
 }
 

@@ -254,14 +254,7 @@ async fn grpc_web_carries_calls_and_streams_over_http_1() {
         (first.kind(), first.invocation),
         (Kind::Snapshot, Some(created.clone()))
     );
-    let cancel = proto::CancelInvocationRequest {
-        invocation_id: created.id,
-    };
-    service
-        .invocations(&scenario.admin)
-        .cancel_invocation(cancel)
-        .await
-        .unwrap();
+    scenario.cancel(&service, &created.id).await;
     let second: proto::WatchInvocationResponse = messages.next().await.unwrap();
     assert_eq!((second.kind(), second.revision), (Kind::StateChanged, 2));
     assert_eq!(second.invocation.unwrap().state(), State::Cancelled);

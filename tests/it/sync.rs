@@ -261,15 +261,7 @@ async fn a_second_live_invocation_into_a_collection_is_refused() {
     assert_eq!(refused.code(), Code::AlreadyExists);
     assert!(refused.message().contains(&first.id), "{refused:?}");
 
-    let cancel = proto::CancelInvocationRequest {
-        invocation_id: first.id,
-    };
-    let cancelled = service
-        .invocations(&scenario.admin)
-        .cancel_invocation(cancel)
-        .await
-        .unwrap()
-        .into_inner();
+    let cancelled = scenario.cancel(&service, &first.id).await;
     assert_eq!((cancelled.state(), cancelled.revision), (State::Cancelled, 2));
     scenario
         .create_invocation(&service, &source, "target")

@@ -6,33 +6,9 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     git_server::{Change, Repository},
-    scenario::{Scenario, states},
-    service::Service,
+    scenario::{Scenario, states, to_the_end},
     stores::{Backend, on_both},
 };
-
-async fn messages(
-    scenario: &Scenario,
-    service: &Service,
-    id: &str,
-    after_revision: Option<i64>,
-) -> Vec<proto::WatchInvocationResponse> {
-    let request = proto::WatchInvocationRequest {
-        invocation_id: id.to_owned(),
-        after_revision,
-    };
-    let mut stream = service
-        .invocations(&scenario.admin)
-        .watch_invocation(request)
-        .await
-        .unwrap()
-        .into_inner();
-    let mut messages = Vec::new();
-    while let Some(message) = stream.message().await.unwrap() {
-        messages.push(message);
-    }
-    messages
-}
 
 on_both!(
     a_finished_invocation_gives_its_snapshot_or_what_was_missed,
@@ -47,13 +23,19 @@ async fn finished_on(backend: Backend) {
     let ended = scenario.run(&service, &source, "target", None).await;
     assert_eq!(ended.state(), State::Complete);
 
-    let snapshot = messages(&scenario, &service, &ended.id, None).await;
+    let snapshot = to_the_end(scenario.open_watch(&service, &ended.id, None).await.unwrap()).await;
     assert_eq!(snapshot.len(), 1);
     assert_eq!((snapshot[0].kind(), snapshot[0].revision), (Kind::Snapshot, 3));
     assert_eq!(snapshot[0].invocation.as_ref(), Some(&ended));
 
     for after in 0..=3 {
-        let missed = messages(&scenario, &service, &ended.id, Some(after)).await;
+        let missed = to_the_end(
+            scenario
+                .open_watch(&service, &ended.id, Some(after))
+                .await
+                .unwrap(),
+        )
+        .await;
         let path = [(1, State::Pending), (2, State::Processing), (3, State::Complete)];
         assert_eq!(
             states(&missed),
@@ -151,31 +133,12 @@ async fn a_quiet_watch_sends_heartbeats_and_a_cancellation_ends_it() {
         .create_invocation(&service, &source, "target")
         .await
         .unwrap();
-    let request = proto::WatchInvocationRequest {
-        invocation_id: created.id.clone(),
-        after_revision: Some(1),
-    };
-    let mut stream = service
-        .invocations(&scenario.admin)
-        .watch_invocation(request)
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = scenario.open_watch(&service, &created.id, Some(1)).await.unwrap();
     let first = stream.message().await.unwrap().unwrap();
     assert_eq!((first.kind(), first.revision), (Kind::Heartbeat, 1));
     assert_eq!(first.invocation.unwrap().id, created.id);
-    let cancel = proto::CancelInvocationRequest {
-        invocation_id: created.id,
-    };
-    service
-        .invocations(&scenario.admin)
-        .cancel_invocation(cancel)
-        .await
-        .unwrap();
-    let mut rest = Vec::new();
-    while let Some(message) = stream.message().await.unwrap() {
-        rest.push(message);
-    }
+    scenario.cancel(&service, &created.id).await;
+    let rest = to_the_end(stream).await;
     assert_eq!(states(&rest), [(2, State::Cancelled)]);
 }
 
@@ -211,13 +174,8 @@ async fn watches_beyond_the_limit_are_refused_with_retry_info() {
         .unwrap();
     let one = scenario.start_watch(&service, &created.id).await;
     let two = scenario.start_watch(&service, &created.id).await;
-    let request = proto::WatchInvocationRequest {
-        invocation_id: created.id.clone(),
-        after_revision: None,
-    };
-    let refused = service
-        .invocations(&scenario.admin)
-        .watch_invocation(request)
+    let refused = scenario
+        .open_watch(&service, &created.id, None)
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
@@ -230,14 +188,7 @@ async fn watches_beyond_the_limit_are_refused_with_retry_info() {
             .as_secs()
             > 0
     );
-    let cancel = proto::CancelInvocationRequest {
-        invocation_id: created.id,
-    };
-    service
-        .invocations(&scenario.admin)
-        .cancel_invocation(cancel)
-        .await
-        .unwrap();
+    scenario.cancel(&service, &created.id).await;
     for watch in [one, two] {
         assert_eq!(states(&watch.await.unwrap()).last(), Some(&(2, State::Cancelled)));
     }

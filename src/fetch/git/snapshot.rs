@@ -71,7 +71,7 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Snapshot {
     commit: String,
-    entries: Vec<Entry>,
+    entries: Arc<[Entry]>,
     store: Store,
 }
 
@@ -131,7 +131,7 @@ impl Snapshot {
         let entries = listing.entries(tree)?;
         Ok(Self {
             commit: commit.to_string(),
-            entries,
+            entries: entries.into(),
             store,
         })
     }
@@ -142,7 +142,7 @@ impl Snapshot {
     }
 
     /// The files that the globs picked, sorted by key.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &Arc<[Entry]> {
         &self.entries
     }
 

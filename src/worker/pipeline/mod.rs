@@ -34,7 +34,7 @@ use crate::{
         source::SourceSettings,
     },
     embed::EmbeddedText,
-    fetch::{Entry, Snapshot, fetch_repository},
+    fetch::{Snapshot, fetch_repository},
     store::Claim,
 };
 
@@ -97,7 +97,7 @@ pub(super) async fn run(
     progress.enter(Phase::Fetching);
     let snapshot = fetch(environment, claim, lease, progress).await?;
     ledger::held(record_commit(environment, lease, progress, snapshot.commit()).await?)?;
-    let entries: Arc<[Entry]> = snapshot.entries().into();
+    let entries = Arc::clone(snapshot.entries());
     let reader = snapshot.reader();
     drop(snapshot);
     let pending = ledger::prepare(&environment.store, lease, &entries, progress).await?;

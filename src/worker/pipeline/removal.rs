@@ -38,26 +38,24 @@ pub(super) async fn run(
     );
     // An attempt that was broken off here may have used the ordinals after the listing already.
     let mut ordinal = environment.store.next_ordinal(invocation.id).await?;
-    let mut skipped = None;
-    while let Some(page) = owned.next_page().await? {
-        if skipped.is_none() {
-            skipped = Some(skipped_keys(environment, lease).await?);
-        }
-        let (listed, gone): (Vec<_>, Vec<_>) = page
+    let mut page = owned.next_page().await?;
+    if page.is_none() {
+        return Ok(());
+    }
+    let skipped = skipped_keys(environment, lease).await?;
+    while let Some(documents) = page {
+        let (mut left_out, gone): (Vec<_>, Vec<_>) = documents
             .into_iter()
             .partition(|document| listed.contains(document.document_key.as_str()));
-        let dropped = listed.into_iter().filter(|document| {
-            skipped
-                .as_ref()
-                .is_some_and(|keys| keys.contains(&document.document_key))
-        });
-        for dropped in dropped.collect::<Vec<_>>().chunks(DOCUMENTS) {
-            delete_records(lease, target, dropped).await?;
+        left_out.retain(|document| skipped.contains(&document.document_key));
+        for left_out in left_out.chunks(DOCUMENTS) {
+            delete_records(lease, target, left_out).await?;
         }
         for gone in gone.chunks(DOCUMENTS) {
             remove(environment, lease, target, gone, ordinal, progress).await?;
             ordinal = ordinal.saturating_add(u32::try_from(gone.len()).unwrap_or(u32::MAX));
         }
+        page = owned.next_page().await?;
     }
     Ok(())
 }
@@ -90,13 +88,7 @@ async fn delete_records(
         .iter()
         .map(|document| sha256_hex(&document.document_key))
         .collect();
-    let ids: Vec<String> = target
-        .records_of(&digests)
-        .await?
-        .into_values()
-        .flatten()
-        .collect();
-    target.delete(lease, ids).await
+    target.delete_documents(lease, &digests).await
 }
 
 async fn remove(

@@ -78,6 +78,19 @@ impl Target {
         fenced(lease, self.chroma.delete_records(&self.collection, &ids)).await
     }
 
+    /// Deletes all records of the documents with these key digests.
+    pub(super) async fn delete_documents(
+        &self,
+        lease: &Lease,
+        key_digests: &[String],
+    ) -> Result<(), AttemptError> {
+        if !self.held_records || key_digests.is_empty() {
+            return Ok(());
+        }
+        fenced(lease, self.chroma.delete_documents(&self.collection, key_digests)).await?;
+        Ok(())
+    }
+
     /// Ids that the collection holds of the documents with these key digests.
     pub(super) async fn records_of(
         &self,

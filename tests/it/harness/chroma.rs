@@ -9,7 +9,6 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{OnceLock, mpsc},
@@ -27,7 +26,7 @@ use serde_json::{Value, json};
 use url::Url;
 use uuid::Uuid;
 
-use super::service::project_file;
+use super::{process::die_with_parent, service::project_file};
 
 /// How long the server may take until it answers.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -236,7 +235,7 @@ fn wait_until_ready(program: &Path, directory: &Path, address: SocketAddr) -> bo
     thread::Builder::new()
         .name("chroma".to_owned())
         .spawn(move || {
-            die_with_parent(&mut command);
+            die_with_parent(&mut command, libc::SIGKILL);
             let mut child = command.spawn().unwrap();
             ready.send(answers(&mut child, address)).ok();
             child.wait().ok();
@@ -273,25 +272,6 @@ fn heartbeat(address: SocketAddr) -> std::io::Result<String> {
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// Has the kernel kill the server when this process ends, even by SIGKILL.
-fn die_with_parent(command: &mut Command) {
-    let parent = std::process::id();
-    // SAFETY: between fork and exec only prctl and getppid are called, and both are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            // The parent may have ended before the call above.
-            if u32::try_from(libc::getppid()) == Ok(parent) {
-                Ok(())
-            } else {
-                Err(std::io::Error::from_raw_os_error(libc::ESRCH))
-            }
-        });
-    }
 }
 
 /// Removes the directories of processes that are gone.

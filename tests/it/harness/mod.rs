@@ -6,6 +6,7 @@ pub mod chroma;
 pub mod gate;
 pub mod git_server;
 pub mod postgres;
+pub mod process;
 pub mod proxy;
 pub mod rest;
 pub mod scenario;

@@ -21,6 +21,8 @@ use std::{
 
 use sea_orm::{ConnectionTrait, Database};
 
+use super::process::die_with_parent;
+
 /// How long the server may take until it accepts connections.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Directories of clusters are called this, followed by the id of the process that made them.
@@ -115,7 +117,7 @@ fn wait_until_ready(mut server: Command) {
     thread::Builder::new()
         .name("postgres".to_owned())
         .spawn(move || {
-            die_with_parent(&mut server);
+            die_with_parent(&mut server, libc::SIGQUIT);
             let mut child = server.spawn().unwrap();
             let mut log = Vec::new();
             for line in BufReader::new(child.stderr.take().unwrap()).lines() {
@@ -135,25 +137,6 @@ fn wait_until_ready(mut server: Command) {
         Ok(Ok(())) => {}
         Ok(Err(log)) => panic!("PostgreSQL ended before it was ready:\n{log}"),
         Err(_) => panic!("PostgreSQL was not ready within {START_DEADLINE:?}"),
-    }
-}
-
-/// Has the kernel stop the server at once when this process ends, even by SIGKILL.
-fn die_with_parent(command: &mut Command) {
-    let parent = std::process::id();
-    // SAFETY: between fork and exec only prctl and getppid are called, and both are async-signal-safe.
-    unsafe {
-        command.pre_exec(move || {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT) != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            // The parent may have ended before the call above.
-            if u32::try_from(libc::getppid()) == Ok(parent) {
-                Ok(())
-            } else {
-                Err(std::io::Error::from_raw_os_error(libc::ESRCH))
-            }
-        });
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chroma_sync::proto::{self, invocation::State, watch_invocation_response::Kind};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use tonic::Status;
+use tonic::{Status, Streaming};
 
 use super::{
     chroma::ChromaDatabase,
@@ -99,28 +99,48 @@ impl Scenario {
         self.start_watch(service, id).await.await.unwrap()
     }
 
+    /// Opens a watch.
+    pub async fn open_watch(
+        &self,
+        service: &Service,
+        id: &str,
+        after_revision: Option<i64>,
+    ) -> Result<Streaming<proto::WatchInvocationResponse>, Status> {
+        let request = proto::WatchInvocationRequest {
+            invocation_id: id.to_owned(),
+            after_revision,
+        };
+        Ok(service
+            .invocations(&self.admin)
+            .watch_invocation(request)
+            .await?
+            .into_inner())
+    }
+
+    /// Cancels an invocation.
+    pub async fn cancel(&self, service: &Service, id: &str) -> proto::Invocation {
+        let request = proto::CancelInvocationRequest {
+            invocation_id: id.to_owned(),
+        };
+        service
+            .invocations(&self.admin)
+            .cancel_invocation(request)
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
     /// Starts a watch that is open when this returns; it collects all messages to the end.
     pub async fn start_watch(
         &self,
         service: &Service,
         id: &str,
     ) -> JoinHandle<Vec<proto::WatchInvocationResponse>> {
-        let request = proto::WatchInvocationRequest {
-            invocation_id: id.to_owned(),
-            after_revision: None,
-        };
-        let mut stream = service
-            .invocations(&self.admin)
-            .watch_invocation(request)
-            .await
-            .unwrap()
-            .into_inner();
+        let mut stream = self.open_watch(service, id, None).await.unwrap();
         let first = stream.message().await.unwrap().unwrap();
         tokio::spawn(async move {
             let mut messages = vec![first];
-            while let Some(message) = stream.message().await.unwrap() {
-                messages.push(message);
-            }
+            messages.extend(to_the_end(stream).await);
             messages
         })
     }
@@ -143,6 +163,17 @@ impl Scenario {
         let messages = self.watch(service, &created.id).await;
         messages.last().unwrap().invocation.clone().unwrap()
     }
+}
+
+/// The messages that a watch has yet to give; it must end OK.
+pub async fn to_the_end(
+    mut stream: Streaming<proto::WatchInvocationResponse>,
+) -> Vec<proto::WatchInvocationResponse> {
+    let mut messages = Vec::new();
+    while let Some(message) = stream.message().await.unwrap() {
+        messages.push(message);
+    }
+    messages
 }
 
 /// A request that creates an invocation.

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -20,7 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::models_directory;
+use super::{models_directory, process::die_with_parent};
 
 /// How long the binary may take until it says that it is ready.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -119,13 +118,7 @@ impl Deployment {
         // the child is wanted: it waits for the channel of its owner to close.
         let (owner, owned) = mpsc::channel::<()>();
         thread::spawn(move || {
-            // SAFETY: prctl is async-signal-safe and touches nothing but this process' own attribute.
-            unsafe {
-                command.pre_exec(|| {
-                    libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                    Ok(())
-                });
-            }
+            die_with_parent(&mut command, libc::SIGKILL);
             spawned_in.send(command.spawn().unwrap()).unwrap();
             // Ends with an error when the owner is dropped.
             owned.recv().ok();
