@@ -80,6 +80,8 @@ reasons! {
     RoleInsufficient = "ROLE_INSUFFICIENT" => PermissionDenied,
     /// The token is bound to other databases.
     DatabaseForbidden = "DATABASE_FORBIDDEN" => PermissionDenied,
+    /// The Chroma server does not allow what was asked with the caller's token (mode `chroma`).
+    ChromaForbidden = "CHROMA_FORBIDDEN" => PermissionDenied,
     /// No source with this id is visible to the token.
     SourceNotFound = "SOURCE_NOT_FOUND" => NotFound,
     /// No invocation with this id is visible to the token.

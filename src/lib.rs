@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod index;
 pub mod proto;
 pub mod rest;
+pub mod seal;
 pub mod secret;
 pub mod server;
 pub mod service;

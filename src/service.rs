@@ -10,16 +10,20 @@ use crate::{
         App, AppParts, Authenticator,
         watch::{WatchHub, WatchOptions},
     },
-    config::Config,
-    domain::embedding::ModelCatalog,
+    config::{AuthMode, ChromaRole, Config},
+    domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
     fetch::{AllowListError, Egress, FetchError, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
+    seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions},
     store::{Store, StoreError, StoreOptions},
     wake::{ChangeSignal, WorkSignal},
     worker::{self, Environment, WorkerOptions},
 };
+
+/// How long the Chroma server may take to say whose token a caller has.
+const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What one process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +52,9 @@ pub enum ServiceError {
     /// The directory for repositories.
     #[error("the directory for repositories (worker.directory) cannot be used")]
     Directory(#[from] FetchError),
+    /// The key for secrets at rest.
+    #[error("secrets cannot be sealed")]
+    Seal(#[from] SealError),
     /// The server.
     #[error("the server ended with an error")]
     Server(#[from] ServerError),
@@ -125,6 +132,7 @@ pub async fn start(
         store.migrate().await?;
     }
     let chroma = chroma_client(&config)?;
+    let sealing_key = sealing_key(&config)?;
     let models = config.clone();
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
@@ -133,6 +141,7 @@ pub async fn start(
         let environment = Environment {
             store: store.clone(),
             chroma: chroma.clone(),
+            sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
             github: github_options(&config)?,
             work: work.clone(),
@@ -157,8 +166,9 @@ pub async fn start(
         hub = Some(tokio::spawn(watches.clone().run()));
         let app = App::new(AppParts {
             store: store.clone(),
-            authenticator: Authenticator::new(config.auth.mode, store.clone()),
+            authenticator: authenticator(&config, &store, &chroma),
             chroma,
+            sealing_key,
             catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
             watches,
             work,
@@ -206,6 +216,33 @@ impl Service {
         }
         store.close().await;
         served
+    }
+}
+
+fn authenticator(config: &Config, store: &Store, chroma: &ChromaClient) -> Authenticator {
+    match config.auth.mode {
+        AuthMode::Keys => Authenticator::keys(store.clone()),
+        AuthMode::Chroma => {
+            let role = match config.auth.chroma_role {
+                ChromaRole::Owner => Role::Owner,
+                ChromaRole::Admin => Role::Admin,
+                ChromaRole::Member => Role::Member,
+            };
+            let keep = Duration::from_secs(config.auth.cache_seconds);
+            // Whoever waits to be let in does not wait long.
+            Authenticator::chroma(chroma.with_deadline(IDENTITY_DEADLINE), role, keep)
+        }
+        AuthMode::None => Authenticator::none(),
+    }
+}
+
+/// Only mode `chroma` has secrets to keep, so no other makes a key file.
+fn sealing_key(config: &Config) -> Result<Option<SealingKey>, SealError> {
+    let encryption = &config.encryption;
+    match (config.auth.mode, encryption.key.non_empty()) {
+        (AuthMode::Keys | AuthMode::None, None) => Ok(None),
+        (_, Some(key)) => SealingKey::from_hex(key).map(Some),
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file).map(Some),
     }
 }
 

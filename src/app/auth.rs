@@ -1,18 +1,23 @@
 //! Who calls, and what they may do.
 //!
-//! Every use case takes an [`Auth`] value and asks it, so no path can forget the check. The token is
-//! looked up for each call: a revoked key stops at once, on every node that shares the database.
+//! Every use case takes an [`Auth`] value and asks it, so no path can forget the check. In mode `keys`
+//! the token is looked up for each call: a revoked key stops at once, on every node that shares the
+//! database. For mode `chroma` see [`super::identity`].
+
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::identity::Identities;
 use crate::{
-    config::AuthMode,
     domain::{
         api_key::Role,
         ids::ApiKeyId,
         names::{DatabaseName, TenantName},
     },
     error::{Error, Reason, Result},
+    index::{ChromaClient, Identity},
+    secret::Secret,
     store::{Scope, Store},
 };
 
@@ -28,6 +33,7 @@ pub struct Auth {
     role: Role,
     databases: Option<Vec<DatabaseName>>,
     key: Option<ApiKeyId>,
+    chroma_token: Option<Secret>,
 }
 
 impl Auth {
@@ -38,6 +44,7 @@ impl Auth {
             role: Role::Owner,
             databases: None,
             key: None,
+            chroma_token: None,
         }
     }
 
@@ -51,12 +58,24 @@ impl Auth {
         self.key
     }
 
-    /// What every query of this caller starts from.
+    /// The token with which the Chroma server is asked and written to for this caller; none for the
+    /// service's own.
+    pub fn chroma_token(&self) -> Option<&Secret> {
+        self.chroma_token.as_ref()
+    }
+
+    /// What every listing of this caller starts from.
     pub fn scope(&self) -> Scope {
         Scope {
             tenant: self.tenant.clone(),
             databases: self.databases.clone(),
         }
+    }
+
+    /// The caller's tenant, whichever databases its key is bound to: for looking a single thing up, which
+    /// [`Auth::require_database`] then allows or refuses.
+    pub fn tenant_scope(&self) -> Scope {
+        Scope::tenant(self.tenant.clone())
     }
 
     /// Only owners and admins create and delete sources.
@@ -92,52 +111,89 @@ impl Auth {
 
 /// Checks tokens.
 #[derive(Debug, Clone)]
-pub struct Authenticator {
-    mode: AuthMode,
-    store: Store,
+pub struct Authenticator(Mode);
+
+#[derive(Debug, Clone)]
+enum Mode {
+    Keys(Store),
+    Chroma { identities: Identities, role: Role },
+    None,
 }
 
 impl Authenticator {
-    /// An authenticator for `mode`; keys are read from `store`.
-    pub fn new(mode: AuthMode, store: Store) -> Self {
-        Self { mode, store }
+    /// Tokens are those of the API keys in `store`.
+    pub fn keys(store: Store) -> Self {
+        Self(Mode::Keys(store))
+    }
+
+    /// Tokens are those of the Chroma server, whose answers are kept for `keep`. It knows no roles of
+    /// ours, so every caller has `role`.
+    pub fn chroma(chroma: ChromaClient, role: Role, keep: Duration) -> Self {
+        let identities = Identities::new(chroma, keep);
+        Self(Mode::Chroma { identities, role })
+    }
+
+    /// Every caller is the owner of the default tenant.
+    pub fn none() -> Self {
+        Self(Mode::None)
     }
 
     /// Finds out who calls.
     ///
     /// # Errors
-    /// TOKEN_MISSING, TOKEN_INVALID, STORE_UNAVAILABLE.
+    /// TOKEN_MISSING, TOKEN_INVALID, STORE_UNAVAILABLE, CHROMA_UNAVAILABLE.
     pub async fn authenticate(&self, token: Option<&str>) -> Result<Auth> {
-        match self.mode {
-            AuthMode::None => Ok(Auth::owner(TenantName::default_tenant())),
-            AuthMode::Keys => self.find_key(token).await,
+        match &self.0 {
+            Mode::None => Ok(Auth::owner(TenantName::default_tenant())),
+            Mode::Keys(store) => {
+                let missing =
+                    "no token was sent; send one made with `chroma-sync keys create` as x-chroma-token";
+                find_key(store, usable(token, missing)?).await
+            }
+            Mode::Chroma { identities, role } => {
+                let missing = "no token was sent; send your token for the Chroma server as x-chroma-token";
+                let token = usable(token, missing)?;
+                let Identity { tenant, databases } = identities.of(token).await?;
+                Ok(Auth {
+                    tenant,
+                    role: *role,
+                    databases,
+                    key: None,
+                    chroma_token: Some(Secret::new(token)),
+                })
+            }
         }
     }
+}
 
-    async fn find_key(&self, token: Option<&str>) -> Result<Auth> {
-        let token = token.filter(|token| !token.is_empty()).ok_or_else(|| {
-            Error::new(
-                Reason::TokenMissing,
-                "no token was sent; send one made with `chroma-sync keys create` as x-chroma-token",
-            )
-        })?;
-        let invalid = || Error::new(Reason::TokenInvalid, "the token is unknown, revoked or expired");
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(invalid());
-        }
-        let now = self.store.now().await?;
-        let key = self
-            .store
-            .find_api_key(&token_digest(token), now)
-            .await?
-            .ok_or_else(invalid)?;
-        Ok(Auth {
-            tenant: key.tenant,
-            role: key.role,
-            databases: key.databases,
-            key: Some(key.id),
-        })
+/// A token that may be looked up.
+fn usable<'a>(token: Option<&'a str>, missing: &'static str) -> Result<&'a str> {
+    let token = token
+        .filter(|token| !token.is_empty())
+        .ok_or_else(|| Error::new(Reason::TokenMissing, missing))?;
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(invalid_token());
     }
+    Ok(token)
+}
+
+async fn find_key(store: &Store, token: &str) -> Result<Auth> {
+    let now = store.now().await?;
+    let key = store
+        .find_api_key(&token_digest(token), now)
+        .await?
+        .ok_or_else(invalid_token)?;
+    Ok(Auth {
+        tenant: key.tenant,
+        role: key.role,
+        databases: key.databases,
+        key: Some(key.id),
+        chroma_token: None,
+    })
+}
+
+pub(super) fn invalid_token() -> Error {
+    Error::new(Reason::TokenInvalid, "the token is unknown, revoked or expired")
 }
 
 /// SHA-256 of a token: the only form in which it is stored and looked up. The lookup goes by an index
@@ -161,6 +217,7 @@ mod tests {
             role: Role::Member,
             databases,
             key: None,
+            chroma_token: None,
         }
     }
 

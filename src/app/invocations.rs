@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{
-    App, Auth,
+    App, Auth, refused_for,
     sources::{request_id_reused, source_not_found},
 };
 use crate::{
@@ -29,8 +29,8 @@ impl App {
     /// before for the same content, returns the invocation it made then.
     ///
     /// # Errors
-    /// SOURCE_NOT_FOUND, COLLECTION_FINISHED, COLLECTION_BUSY, REQUEST_ID_REUSED, CHROMA_UNAVAILABLE,
-    /// INVALID_FIELD when the input does not fit the source's type.
+    /// SOURCE_NOT_FOUND, DATABASE_FORBIDDEN, COLLECTION_FINISHED, COLLECTION_BUSY, REQUEST_ID_REUSED,
+    /// CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the input does not fit the source's type.
     pub async fn create_invocation(
         &self,
         auth: &Auth,
@@ -55,9 +55,10 @@ impl App {
             Some(outcome) => outcome,
             None => {
                 self.require_collection_open(auth, &source, &new).await?;
+                let token = self.sealed_chroma_token(auth)?;
                 self.0
                     .store
-                    .create_invocation(auth.tenant(), &source, new, request_id)
+                    .create_invocation(auth.tenant(), &source, new, request_id, token)
                     .await?
             }
         };
@@ -84,10 +85,11 @@ impl App {
 
     /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more.
     async fn require_collection_open(&self, auth: &Auth, source: &Source, new: &NewInvocation) -> Result<()> {
-        let chroma = &self.0.chroma;
+        let chroma = self.chroma_of(auth)?;
         let found = chroma
             .find_collection(auth.tenant(), &source.database, &new.collection)
-            .await?;
+            .await
+            .map_err(|error| refused_for(auth, error))?;
         let finished = found.is_some_and(|collection| collection.is_finished());
         if !finished {
             return Ok(());
@@ -107,13 +109,16 @@ impl App {
     /// Returns an invocation.
     ///
     /// # Errors
-    /// INVOCATION_NOT_FOUND.
+    /// INVOCATION_NOT_FOUND; DATABASE_FORBIDDEN when it is in a database that the key is not bound to.
     pub async fn get_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
-        self.0
+        let invocation = self
+            .0
             .store
-            .get_invocation(&auth.scope(), id)
+            .get_invocation(&auth.tenant_scope(), id)
             .await?
-            .ok_or_else(|| invocation_not_found(id))
+            .ok_or_else(|| invocation_not_found(id))?;
+        auth.require_database(&invocation.database)?;
+        Ok(invocation)
     }
 
     /// Lists invocations.
@@ -142,8 +147,9 @@ impl App {
     /// Cancels an invocation that is pending.
     ///
     /// # Errors
-    /// INVOCATION_NOT_FOUND, INVOCATION_NOT_CANCELABLE.
+    /// INVOCATION_NOT_FOUND, DATABASE_FORBIDDEN, INVOCATION_NOT_CANCELABLE.
     pub async fn cancel_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
+        self.get_invocation(auth, id).await?;
         match self.0.store.cancel_invocation(&auth.scope(), id).await? {
             CancelInvocation::Cancelled(invocation) => {
                 self.0.changes.changed(id);

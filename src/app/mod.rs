@@ -6,21 +6,20 @@
 
 pub mod auth;
 pub mod documents;
+mod identity;
 pub mod invocations;
 pub mod sources;
 pub mod watch;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 pub use auth::{Auth, Authenticator};
 
 use crate::{
-    domain::{
-        embedding::ModelCatalog,
-        names::{DatabaseName, TenantName},
-    },
+    domain::{embedding::ModelCatalog, names::DatabaseName},
     error::{Error, Reason, Result},
-    index::ChromaClient,
+    index::{ChromaClient, IndexError},
+    seal::{Sealed, SealingKey},
     store::Store,
     wake::{ChangeSignal, WorkSignal},
 };
@@ -34,6 +33,8 @@ pub struct AppParts {
     pub authenticator: Authenticator,
     /// The Chroma server.
     pub chroma: ChromaClient,
+    /// Seals the tokens of callers that invocations write with; needed where callers have one.
+    pub sealing_key: Option<SealingKey>,
     /// The models served.
     pub catalog: ModelCatalog,
     /// The hub of all watches.
@@ -75,13 +76,47 @@ impl App {
         Ok(self.0.store.ping().await?)
     }
 
+    /// The Chroma server as this caller reaches it.
+    fn chroma_of(&self, auth: &Auth) -> Result<Cow<'_, ChromaClient>> {
+        Ok(match auth.chroma_token() {
+            Some(token) => Cow::Owned(self.0.chroma.with_token(token)?),
+            None => Cow::Borrowed(&self.0.chroma),
+        })
+    }
+
+    /// The caller's token, for the worker that will write in its name.
+    fn sealed_chroma_token(&self, auth: &Auth) -> Result<Option<Sealed>> {
+        let Some(token) = auth.chroma_token() else {
+            return Ok(None);
+        };
+        let missing = || Error::internal("callers have Chroma tokens, but there is no key to seal them with");
+        let key = self.0.sealing_key.as_ref().ok_or_else(missing)?;
+        let sealed = key.seal(auth.tenant().as_str(), token).map_err(Error::internal)?;
+        Ok(Some(sealed))
+    }
+
     /// # Errors
-    /// DATABASE_NOT_FOUND, CHROMA_UNAVAILABLE.
-    async fn require_database_exists(&self, tenant: &TenantName, database: &DatabaseName) -> Result<()> {
-        if self.0.chroma.database_exists(tenant, database).await? {
+    /// DATABASE_NOT_FOUND, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE.
+    async fn require_database_exists(&self, auth: &Auth, database: &DatabaseName) -> Result<()> {
+        let chroma = self.chroma_of(auth)?;
+        let found = chroma.database_exists(auth.tenant(), database).await;
+        if found.map_err(|error| refused_for(auth, error))? {
             return Ok(());
         }
         Err(Error::not_found(Reason::DatabaseNotFound, "database", database)
             .with_metadata("database_name", database))
+    }
+}
+
+/// An error of the Chroma server, asked for this caller. Where the caller's own token was refused, the
+/// caller has to act and not the operator.
+fn refused_for(auth: &Auth, error: IndexError) -> Error {
+    match error {
+        IndexError::Unauthorized { .. } if auth.chroma_token().is_some() => Error::new(
+            Reason::ChromaForbidden,
+            "the chroma server does not allow this with your token; ask its administrator",
+        )
+        .with_cause(error),
+        error => error.into(),
     }
 }

@@ -19,7 +19,7 @@ impl App {
     ///
     /// # Errors
     /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND, SOURCE_EXISTS,
-    /// REQUEST_ID_REUSED, CHROMA_UNAVAILABLE.
+    /// REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE.
     pub async fn create_source(
         &self,
         auth: &Auth,
@@ -29,8 +29,7 @@ impl App {
         auth.require_administrator("create sources")?;
         auth.require_database(&source.database)?;
         require_app_registered(&source.settings)?;
-        self.require_database_exists(auth.tenant(), &source.database)
-            .await?;
+        self.require_database_exists(auth, &source.database).await?;
         match self
             .0
             .store
@@ -51,13 +50,16 @@ impl App {
     /// Returns a source.
     ///
     /// # Errors
-    /// SOURCE_NOT_FOUND.
+    /// SOURCE_NOT_FOUND; DATABASE_FORBIDDEN when it is in a database that the key is not bound to.
     pub async fn get_source(&self, auth: &Auth, id: SourceId) -> Result<Source> {
-        self.0
+        let source = self
+            .0
             .store
-            .get_source(&auth.scope(), id)
+            .get_source(&auth.tenant_scope(), id)
             .await?
-            .ok_or_else(|| source_not_found(id))
+            .ok_or_else(|| source_not_found(id))?;
+        auth.require_database(&source.database)?;
+        Ok(source)
     }
 
     /// Lists sources.
@@ -79,9 +81,10 @@ impl App {
     /// Deletes a source; its invocations go on.
     ///
     /// # Errors
-    /// ROLE_INSUFFICIENT, SOURCE_NOT_FOUND.
+    /// ROLE_INSUFFICIENT, SOURCE_NOT_FOUND, DATABASE_FORBIDDEN.
     pub async fn delete_source(&self, auth: &Auth, id: SourceId) -> Result<()> {
         auth.require_administrator("delete sources")?;
+        self.get_source(auth, id).await?;
         if self.0.store.delete_source(&auth.scope(), id).await? {
             Ok(())
         } else {

@@ -70,6 +70,8 @@ pub struct Config {
     pub chroma: ChromaConfig,
     /// Who may call.
     pub auth: AuthConfig,
+    /// Secrets at rest.
+    pub encryption: EncryptionConfig,
     /// Git repositories.
     pub github: GithubConfig,
     /// Model files.

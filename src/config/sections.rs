@@ -46,6 +46,8 @@ pub struct ChromaConfig {
 pub enum AuthMode {
     /// Tokens made with `keys create`.
     Keys,
+    /// Tokens of the Chroma server.
+    Chroma,
     /// Everybody, on a loopback address alone.
     None,
 }
@@ -56,6 +58,27 @@ pub enum AuthMode {
 #[allow(missing_docs)]
 pub struct AuthConfig {
     pub mode: AuthMode,
+    pub cache_seconds: u64,
+    pub chroma_role: ChromaRole,
+}
+
+/// The role of callers in mode `chroma`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum ChromaRole {
+    Owner,
+    Admin,
+    Member,
+}
+
+/// `[encryption]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct EncryptionConfig {
+    pub key: Secret,
+    pub key_file: PathBuf,
 }
 
 /// `[github]`.

@@ -9,7 +9,7 @@ use super::{
     embedding::Embedding,
     ids::{InvocationId, SourceId},
     names::{CollectionName, DatabaseName, TenantName},
-    source::{SourceSettings, SourceType},
+    source::{GithubAppId, RepositoryName, SourceSettings, SourceType},
     time::Timestamp,
 };
 use crate::error::FieldViolation;
@@ -405,6 +405,10 @@ pub struct InvocationFilter {
     pub database: Option<DatabaseName>,
     /// Only those of sources of this type.
     pub source_type: Option<SourceType>,
+    /// Only those of sources with this GitHub App.
+    pub github_app_id: Option<GithubAppId>,
+    /// Only those of sources of this repository.
+    pub github_repository: Option<RepositoryName>,
     /// Only those in this state.
     pub state: Option<StateName>,
 }

@@ -169,27 +169,16 @@ pub fn source_listing(request: proto::ListSourcesRequest) -> Result<(SourceFilte
         skip,
         order_by,
     } = request;
+    let source_type = source_type(type_number)?;
+    let (github_app_id, github_repository) = github_filter(source_type, github_app_id, github_repository)?;
     let filter = SourceFilter {
         database: non_empty(database_name)
             .map(|name| DatabaseName::parse("database_name", &name))
             .transpose()?,
-        source_type: source_type(type_number)?,
-        github_app_id: non_empty(github_app_id)
-            .map(|id| GithubAppId::parse("github_app_id", &id))
-            .transpose()?,
-        github_repository: non_empty(github_repository)
-            .map(|name| RepositoryName::parse("github_repository", &name))
-            .transpose()?,
+        source_type,
+        github_app_id,
+        github_repository,
     };
-    if filter.source_type != Some(SourceType::Github) {
-        let problem = "needs source_type SOURCE_TYPE_GITHUB";
-        if filter.github_app_id.is_some() {
-            return Err(Error::invalid_field("github_app_id", problem));
-        }
-        if filter.github_repository.is_some() {
-            return Err(Error::invalid_field("github_repository", problem));
-        }
-    }
     let order = order(&order_by)?;
     let listing = format!("sources {filter:?} {order:?}");
     let page = page(size, &page_token, skip, order, &listing)?;
@@ -209,13 +198,19 @@ pub fn invocation_listing(
         page_token,
         skip,
         order_by,
+        github_app_id,
+        github_repository,
     } = request;
+    let source_type = source_type(type_number)?;
+    let (github_app_id, github_repository) = github_filter(source_type, github_app_id, github_repository)?;
     let filter = InvocationFilter {
         source_id: non_empty(source_id).map(|id| id.parse()).transpose()?,
         database: non_empty(database_name)
             .map(|name| DatabaseName::parse("database_name", &name))
             .transpose()?,
-        source_type: source_type(type_number)?,
+        source_type,
+        github_app_id,
+        github_repository,
         state: state(state_number)?,
     };
     let order = order(&order_by)?;
@@ -238,6 +233,33 @@ pub fn outcome(number: i32) -> Result<Option<OutcomeName>> {
         Ok(Outcome::Failed) => Ok(Some(OutcomeName::Failed)),
         Err(_) => Err(unknown_number("outcome", number, "Document.Outcome").into()),
     }
+}
+
+/// The filters that only GitHub sources have.
+fn github_filter(
+    source_type: Option<SourceType>,
+    app_id: String,
+    repository: String,
+) -> Result<(Option<GithubAppId>, Option<RepositoryName>)> {
+    let app_id = non_empty(app_id)
+        .map(|id| GithubAppId::parse("github_app_id", &id))
+        .transpose()?;
+    let repository = non_empty(repository)
+        .map(|name| RepositoryName::parse("github_repository", &name))
+        .transpose()?;
+    let given = [
+        ("github_app_id", app_id.is_some()),
+        ("github_repository", repository.is_some()),
+    ];
+    for (field, given) in given {
+        if given && source_type != Some(SourceType::Github) {
+            return Err(Error::invalid_field(
+                field,
+                "needs source_type SOURCE_TYPE_GITHUB",
+            ));
+        }
+    }
+    Ok((app_id, repository))
 }
 
 fn source_type(number: i32) -> Result<Option<SourceType>> {

@@ -10,10 +10,13 @@ use super::{
     batch::to_json,
     error::IndexError,
     transport::{Call, ChromaOptions, Transport},
-    types::{Capabilities, Collection, CollectionSettings, Metadata},
-    wire::CollectionBody,
+    types::{Capabilities, Collection, CollectionSettings, Identity, Metadata},
+    wire::{CollectionBody, IdentityBody},
 };
-use crate::domain::names::{CollectionName, DatabaseName, TenantName};
+use crate::{
+    domain::names::{CollectionName, DatabaseName, TenantName},
+    secret::Secret,
+};
 
 /// A connection to a Chroma server; clones share its connections.
 #[derive(Debug, Clone)]
@@ -41,6 +44,31 @@ impl ChromaClient {
             transport: self.transport.with_deadline(deadline),
             capabilities,
         }
+    }
+
+    /// The same client with another token, for writing in a caller's name.
+    ///
+    /// # Errors
+    /// [`IndexError::InvalidOptions`] for a token that no header can carry.
+    pub fn with_token(&self, token: &Secret) -> Result<Self, IndexError> {
+        let capabilities = Arc::clone(&self.capabilities);
+        Ok(Self {
+            transport: self.transport.with_token(token)?,
+            capabilities,
+        })
+    }
+
+    /// Whose token this client sends.
+    ///
+    /// # Errors
+    /// [`IndexError::Unauthorized`] for a token that the server does not know.
+    pub async fn identity(&self) -> Result<Identity, IndexError> {
+        let call = Call::get("get identity", self.transport.endpoint(&["auth", "identity"]));
+        let body: IdentityBody = self.transport.call(call).await?;
+        body.into_identity().ok_or_else(|| IndexError::InvalidResponse {
+            problem: "its identity names no tenant".to_owned(),
+            source: None,
+        })
     }
 
     /// Asks whether the server answers at all.

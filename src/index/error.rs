@@ -38,7 +38,10 @@ pub enum IndexError {
     #[error("writing to the chroma server was interrupted by a shutdown; it is done again after the restart")]
     Interrupted,
     /// The server answered 401 or 403.
-    #[error("the chroma server refuses the token of this service ({status}: {message}); check chroma.token")]
+    #[error(
+        "the chroma server refuses the token it was sent ({status}: {message}); check chroma.token, or the \
+         caller's own token where auth.mode is \"chroma\""
+    )]
     Unauthorized {
         /// The HTTP status.
         status: u16,

@@ -120,6 +120,8 @@ impl Call {
 pub(super) struct Transport {
     http: Client,
     options: ChromaOptions,
+    /// Marked as sensitive, so it is printed nowhere.
+    token: Option<HeaderValue>,
 }
 
 impl Transport {
@@ -130,19 +132,9 @@ impl Transport {
                 source: None,
             });
         }
-        let mut headers = HeaderMap::new();
-        if let Some(token) = &options.token {
-            let mut value =
-                HeaderValue::from_str(token.expose()).map_err(|_| IndexError::InvalidOptions {
-                    problem: "chroma.token has characters that an HTTP header cannot carry".to_owned(),
-                    source: None,
-                })?;
-            value.set_sensitive(true);
-            headers.insert(TOKEN_HEADER, value);
-        }
+        let token = options.token.as_ref().map(token_header).transpose()?;
         let http = Client::builder()
             .connect_timeout(options.connect_timeout)
-            .default_headers(headers)
             .redirect(Policy::none())
             .user_agent(concat!("chroma-sync/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -150,7 +142,15 @@ impl Transport {
                 problem: "the HTTP client cannot start".to_owned(),
                 source: Some(source),
             })?;
-        Ok(Self { http, options })
+        Ok(Self { http, options, token })
+    }
+
+    /// The same connections with another token.
+    pub fn with_token(&self, token: &Secret) -> Result<Self, IndexError> {
+        Ok(Self {
+            token: Some(token_header(token)?),
+            ..self.clone()
+        })
     }
 
     /// The same connections with another limit for a whole call.
@@ -229,6 +229,9 @@ impl Transport {
             .http
             .request(call.method.clone(), call.url.clone())
             .timeout(timeout);
+        if let Some(token) = &self.token {
+            request = request.header(TOKEN_HEADER, token.clone());
+        }
         if let Some(body) = &call.body {
             request = request
                 .header(CONTENT_TYPE, "application/json")
@@ -252,6 +255,15 @@ impl Transport {
         let (body, _) = read(response, MAX_ERROR_BYTES).await?;
         Err(refusal(status, retry_after, &body))
     }
+}
+
+fn token_header(token: &Secret) -> Result<HeaderValue, IndexError> {
+    let mut value = HeaderValue::from_str(token.expose()).map_err(|_| IndexError::InvalidOptions {
+        problem: "the token has characters that an HTTP header cannot carry".to_owned(),
+        source: None,
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn unavailable(source: reqwest::Error) -> IndexError {

@@ -28,6 +28,15 @@ pub struct Capabilities {
     pub base64_vectors: bool,
 }
 
+/// Whose token was sent (`GET /api/v2/auth/identity`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The tenant that the token opens.
+    pub tenant: TenantName,
+    /// The only databases that it opens; none opens all of the tenant's.
+    pub databases: Option<Vec<DatabaseName>>,
+}
+
 /// How a collection measures the distance of two vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Space {

@@ -6,9 +6,33 @@ use uuid::Uuid;
 
 use super::{
     error::IndexError,
-    types::{Collection, EmbeddingFunction, Hit, Metadata, Space, StoredRecord},
+    types::{Collection, EmbeddingFunction, Hit, Identity, Metadata, Space, StoredRecord},
 };
 use crate::domain::names::{CollectionName, DatabaseName, TenantName};
+
+#[derive(Deserialize)]
+pub(super) struct IdentityBody {
+    tenant: String,
+    #[serde(default)]
+    databases: Vec<String>,
+}
+
+impl IdentityBody {
+    /// None when the tenant is no name, or is the `*` that stands for every tenant: a caller has one.
+    pub fn into_identity(self) -> Option<Identity> {
+        let tenant = TenantName::parse("tenant", &self.tenant).ok()?;
+        // The stock clients read `*` and an empty list as every database.
+        let every = self.databases.is_empty() || self.databases.iter().any(|name| name == ANY);
+        let databases = (!every).then(|| {
+            let names = self.databases.into_iter();
+            names.map(DatabaseName::from_stored).collect()
+        });
+        (self.tenant != ANY).then_some(Identity { tenant, databases })
+    }
+}
+
+/// What stands for every name in an identity.
+const ANY: &str = "*";
 
 #[derive(Deserialize)]
 pub(super) struct CollectionBody {

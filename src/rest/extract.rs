@@ -12,9 +12,13 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
 use super::{RestState, error::RestError};
 use crate::{
     app::Auth,
+    domain::ids::parse_uuid,
     error::{Error, FieldViolation, Reason},
     token,
 };
@@ -50,6 +54,58 @@ where
             .map(|Path(text)| text);
         Ok(Self(text.unwrap_or_default().parse()?))
     }
+}
+
+/// A field that the body must have.
+pub(super) fn required<T>(field: &str, value: Option<T>) -> Result<T, FieldViolation> {
+    value.ok_or_else(|| FieldViolation::new(field, "is required"))
+}
+
+/// `Idempotency-Key`: a second create with the key of the first and the same body answers what the first
+/// one did.
+///
+/// Source of the name and of the quotes: the IETF draft *The Idempotency-Key HTTP Header Field*, where it is
+/// a string of structured fields; most clients send it bare. A key that is a UUID is the `request_id` of
+/// gRPC, so a create may be repeated over the other transport.
+pub(super) struct RequestId(pub(super) Option<Uuid>);
+
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+const MAX_KEY_CHARACTERS: usize = 255;
+
+impl<S: Sync> FromRequestParts<S> for RequestId {
+    type Rejection = RestError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RestError> {
+        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
+        let Some(value) = values.next() else {
+            return Ok(Self(None));
+        };
+        if values.next().is_some() {
+            return Err(FieldViolation::new(IDEMPOTENCY_KEY, "must be given once").into());
+        }
+        let text = value.to_str().unwrap_or_default();
+        let bare = text
+            .strip_prefix('"')
+            .and_then(|text| text.strip_suffix('"'))
+            .unwrap_or(text);
+        if !(1..=MAX_KEY_CHARACTERS).contains(&bare.len())
+            || !bare.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            let problem =
+                format!("must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters without spaces");
+            return Err(FieldViolation::new(IDEMPOTENCY_KEY, problem).into());
+        }
+        Ok(Self(Some(request_id(bare))))
+    }
+}
+
+/// The id that stands for a key: itself where it is one, else a UUID of version 8 made of its SHA-256.
+fn request_id(key: &str) -> Uuid {
+    parse_uuid(IDEMPOTENCY_KEY, key).unwrap_or_else(|_| {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&Sha256::digest(key.as_bytes())[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    })
 }
 
 /// A JSON body of a limited size.

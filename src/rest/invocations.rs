@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, Object, PathId, Query},
+    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, required},
+    filter::TypeFilter,
     page,
     types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody},
 };
@@ -18,15 +19,16 @@ use crate::{
         ids::{InvocationId, SourceId},
         invocation::{InvocationFilter, InvocationInput, NewInvocation, StateName},
         names::{CollectionName, DatabaseName},
-        source::SourceType,
     },
     error::FieldViolation,
 };
 
-const LIST_PARAMETERS: [&str; 7] = [
+const LIST_PARAMETERS: [&str; 9] = [
     "source_id",
     "database_name",
     "source_type",
+    "github.app_id",
+    "github.repository",
     "status",
     "limit",
     "offset",
@@ -37,10 +39,14 @@ pub(super) async fn create(
     State(state): State<RestState>,
     Caller(auth): Caller,
     PathId(source_id): PathId<SourceId>,
+    RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<CreateInvocationBody>,
 ) -> RestResult<(StatusCode, Json<CreateInvocationAnswer>)> {
     let new = new_invocation(body)?;
-    let invocation = state.app.create_invocation(&auth, source_id, new, None).await?;
+    let invocation = state
+        .app
+        .create_invocation(&auth, source_id, new, request_id)
+        .await?;
     let answer = CreateInvocationAnswer {
         invocation_id: invocation.id.to_string(),
     };
@@ -71,16 +77,20 @@ pub(super) async fn list(
     Caller(auth): Caller,
     mut query: Query,
 ) -> RestResult<Json<Vec<Value>>> {
+    let TypeFilter {
+        source_type,
+        github_app_id,
+        github_repository,
+    } = TypeFilter::take(&mut query)?;
     let filter = InvocationFilter {
         source_id: query.take("source_id").map(|id| id.parse()).transpose()?,
         database: query
             .take("database_name")
             .map(|name| DatabaseName::parse("database_name", &name))
             .transpose()?,
-        source_type: query
-            .take("source_type")
-            .map(|name| SourceType::parse("source_type", &name))
-            .transpose()?,
+        source_type,
+        github_app_id,
+        github_repository,
         state: query
             .take("status")
             .map(|name| StateName::parse("status", &name))
@@ -96,11 +106,12 @@ pub(super) async fn latest_by_keys(
     State(state): State<RestState>,
     Caller(auth): Caller,
     PathId(source_id): PathId<SourceId>,
-    JsonBody(body): JsonBody<LatestByKeysBody>,
+    JsonBody(LatestByKeysBody { object_keys }): JsonBody<LatestByKeysBody>,
 ) -> RestResult<Json<BTreeMap<String, Value>>> {
+    let object_keys = required("object_keys", object_keys)?;
     let latest = state
         .app
-        .latest_invocations(&auth, source_id, &body.object_keys)
+        .latest_invocations(&auth, source_id, &object_keys)
         .await?;
     Ok(Json(
         latest

@@ -5,6 +5,7 @@
 
 mod error;
 mod extract;
+mod filter;
 mod invocations;
 mod sources;
 mod types;

@@ -7,7 +7,8 @@ use serde_json::Value;
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, Object, PathId, Query},
+    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, required},
+    filter::TypeFilter,
     page,
     types::{self, CreateSourceAnswer, CreateSourceBody, DenseBody, EmbeddingBody, GithubBody},
 };
@@ -18,9 +19,7 @@ use crate::{
         globs::Globs,
         ids::SourceId,
         names::DatabaseName,
-        source::{
-            GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings, SourceType,
-        },
+        source::{GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings},
     },
     error::{Error, FieldViolation},
 };
@@ -38,10 +37,11 @@ const LIST_PARAMETERS: [&str; 7] = [
 pub(super) async fn create(
     State(state): State<RestState>,
     Caller(auth): Caller,
+    RequestId(request_id): RequestId,
     JsonBody(body): JsonBody<CreateSourceBody>,
 ) -> RestResult<(StatusCode, Json<CreateSourceAnswer>)> {
     let new = new_source(body, state.app.catalog())?;
-    let source = state.app.create_source(&auth, new, None).await?;
+    let source = state.app.create_source(&auth, new, request_id).await?;
     Ok((
         StatusCode::CREATED,
         Json(CreateSourceAnswer {
@@ -72,35 +72,22 @@ pub(super) async fn list(
     Caller(auth): Caller,
     mut query: Query,
 ) -> RestResult<Json<Vec<Value>>> {
+    let TypeFilter {
+        source_type,
+        github_app_id,
+        github_repository,
+    } = TypeFilter::take(&mut query)?;
     let filter = SourceFilter {
         database: query
             .take("database_name")
             .map(|name| DatabaseName::parse("database_name", &name))
             .transpose()?,
-        source_type: query
-            .take("source_type")
-            .map(|name| SourceType::parse("source_type", &name))
-            .transpose()?,
-        github_app_id: query
-            .take("github.app_id")
-            .map(|id| GithubAppId::parse("github.app_id", &id))
-            .transpose()?,
-        github_repository: query
-            .take("github.repository")
-            .map(|name| RepositoryName::parse("github.repository", &name))
-            .transpose()?,
+        source_type,
+        github_app_id,
+        github_repository,
     };
     let page = page(&mut query)?;
     query.finish(&LIST_PARAMETERS)?;
-    let needs_github = [
-        ("github.app_id", filter.github_app_id.is_some()),
-        ("github.repository", filter.github_repository.is_some()),
-    ];
-    for (name, given) in needs_github {
-        if given && filter.source_type != Some(SourceType::Github) {
-            return Err(FieldViolation::new(name, "needs source_type=github").into());
-        }
-    }
     let page = state.app.list_sources(&auth, &filter, &page).await?;
     Ok(Json(page.items.into_iter().map(types::source).collect()))
 }
@@ -117,6 +104,7 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
         embedding,
         chunking,
     } = body;
+    let database_name = required("database_name", database_name)?;
     let database = DatabaseName::parse("database_name", &database_name)?;
     for (name, given) in [
         ("s3", s3),
@@ -130,7 +118,7 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
             ));
         }
     }
-    let Object(github) = github.ok_or_else(|| FieldViolation::new("github", "is required"))?;
+    let Object(github) = required("github", github)?;
     let settings = SourceSettings::Github(github_source(github)?);
     let (model, model_form) = dense_model(embedding_model, embedding, catalog)?;
     let request = chunking.map_or_else(ChunkingRequest::default, |Object(chunking)| chunking.into());
@@ -162,7 +150,7 @@ fn github_source(body: GithubBody) -> Result<GithubSource, FieldViolation> {
         .map(|id| GithubAppId::parse("github.app_id", &id))
         .transpose()?;
     Ok(GithubSource {
-        repository: RepositoryName::parse("github.repository", &repository)?,
+        repository: RepositoryName::parse("github.repository", &required("github.repository", repository)?)?,
         app_id,
         include_globs,
     })

@@ -18,12 +18,12 @@ use crate::{
     error::FieldViolation,
 };
 
-/// Body of `POST /api/v1/sources`. The types that are not served are named so that their refusal can
-/// say so.
+/// Body of `POST /api/v1/sources`. What is required is optional here, so that its absence can be named;
+/// the types that are not served are there for the same reason.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateSourceBody {
-    pub(super) database_name: String,
+    pub(super) database_name: Option<String>,
     pub(super) github: Option<Object<GithubBody>>,
     pub(super) s3: Option<Value>,
     pub(super) web_scrape: Option<Value>,
@@ -36,7 +36,7 @@ pub(super) struct CreateSourceBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GithubBody {
-    pub(super) repository: String,
+    pub(super) repository: Option<String>,
     pub(super) app_id: Option<String>,
     pub(super) include_globs: Option<Vec<String>>,
 }
@@ -119,7 +119,7 @@ impl ReferenceBody {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LatestByKeysBody {
-    pub(super) object_keys: Vec<String>,
+    pub(super) object_keys: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]

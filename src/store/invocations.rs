@@ -19,6 +19,7 @@ use super::{
     error::StoreError,
     paging::{padded, page},
     scope::Scope,
+    sources::{github_columns, repository_column},
     stored::{self, StoredInput, StoredPlan, StoredSettings, encode},
     transition::{record_event, transition},
 };
@@ -32,6 +33,7 @@ use crate::domain::{
     source::Source,
     time::Timestamp,
 };
+use crate::seal::Sealed;
 
 /// Keys that one query looks up.
 const KEYS_A_QUERY: usize = 1_024;
@@ -78,7 +80,8 @@ struct NewRow {
 }
 
 impl Store {
-    /// Creates an invocation of `source`, with a copy of its settings.
+    /// Creates an invocation of `source`, with a copy of its settings. It keeps `chroma_token` until it
+    /// ends.
     ///
     /// # Errors
     /// Those of the database.
@@ -88,6 +91,7 @@ impl Store {
         source: &Source,
         new: NewInvocation,
         request_id: Option<Uuid>,
+        chroma_token: Option<Sealed>,
     ) -> Result<CreateInvocation, StoreError> {
         let NewInvocation { collection, input } = new;
         let exclusive = match &input {
@@ -101,6 +105,7 @@ impl Store {
             chunking: source.chunking,
         };
         let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
+        let (github_repository, github_app_id) = github_columns(&source.settings);
         let row = invocation::ActiveModel {
             id: Set(InvocationId::generate().0),
             tenant: Set(tenant.as_str().to_owned()),
@@ -130,6 +135,9 @@ impl Store {
             lease_owner: Set(None),
             lease_expires_at: Set(None),
             next_attempt_at: Set(now.0),
+            github_repository: Set(github_repository),
+            github_app_id: Set(github_app_id),
+            sealed_chroma_token: Set(chroma_token.map(Sealed::into_bytes)),
         };
         let new_row = NewRow {
             row,
@@ -195,8 +203,11 @@ impl Store {
             source_id,
             database,
             source_type,
+            github_app_id,
+            github_repository,
             state,
         } = filter;
+        let repository = github_repository.as_ref().map(repository_column);
         let filter = Condition::all()
             .add_option(source_id.map(|id| invocation::Column::SourceId.eq(id.0)))
             .add_option(
@@ -205,6 +216,12 @@ impl Store {
                     .map(|name| invocation::Column::DatabaseName.eq(name.as_str())),
             )
             .add_option(source_type.map(|name| invocation::Column::SourceType.eq(name.as_str())))
+            .add_option(
+                github_app_id
+                    .as_ref()
+                    .map(|app| invocation::Column::GithubAppId.eq(app.as_str())),
+            )
+            .add_option(repository.map(|name| invocation::Column::GithubRepository.eq(name)))
             .add_option(state.map(|state| invocation::Column::State.eq(state.as_str())));
         let select = scope.select_invocations().filter(filter);
         self.read(async |database| {

@@ -18,7 +18,7 @@ use crate::domain::{
     ids::SourceId,
     names::{DatabaseName, TenantName},
     page::{Page, PageRequest},
-    source::{GithubSource, NewSource, Source, SourceFilter, SourceSettings},
+    source::{GithubSource, NewSource, RepositoryName, Source, SourceFilter, SourceSettings},
     time::Timestamp,
 };
 
@@ -55,16 +55,7 @@ impl Store {
         request_id: Option<Uuid>,
     ) -> Result<CreateSource, StoreError> {
         let fingerprint = new.fingerprint().to_vec();
-        let (github_repository, github_app_id) = match &new.settings {
-            SourceSettings::Github(GithubSource {
-                repository,
-                app_id,
-                include_globs: _,
-            }) => {
-                let app_id = app_id.as_ref().map(|id| id.as_str().to_owned());
-                (Some(repository.as_str().to_ascii_lowercase()), app_id)
-            }
-        };
+        let (github_repository, github_app_id) = github_columns(&new.settings);
         let row = source::ActiveModel {
             id: Set(SourceId::generate().0),
             tenant: Set(tenant.as_str().to_owned()),
@@ -117,9 +108,7 @@ impl Store {
             github_app_id,
             github_repository,
         } = filter;
-        let repository = github_repository
-            .as_ref()
-            .map(|name| name.as_str().to_ascii_lowercase());
+        let repository = github_repository.as_ref().map(repository_column);
         let filter = Condition::all()
             .add_option(
                 database
@@ -152,6 +141,25 @@ impl Store {
         })
         .await
     }
+}
+
+/// The columns by which sources and their invocations are filtered: repository and GitHub App.
+pub(super) fn github_columns(settings: &SourceSettings) -> (Option<String>, Option<String>) {
+    match settings {
+        SourceSettings::Github(GithubSource {
+            repository,
+            app_id,
+            include_globs: _,
+        }) => {
+            let app_id = app_id.as_ref().map(|id| id.as_str().to_owned());
+            (Some(repository_column(repository)), app_id)
+        }
+    }
+}
+
+/// GitHub compares owner and name without regard to case.
+pub(super) fn repository_column(repository: &RepositoryName) -> String {
+    repository.as_str().to_ascii_lowercase()
 }
 
 async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateSource, StoreError> {

@@ -35,6 +35,15 @@ pub(super) async fn transition(
             one_more(invocation::Column::Revision),
         )
         .filter(invocation::COLUMN.state.is_in(predecessors));
+    let update = if state.is_terminal() {
+        // Nobody writes for the invocation any more.
+        update.col_expr(
+            invocation::Column::SealedChromaToken,
+            Expr::value(None::<Vec<u8>>),
+        )
+    } else {
+        update
+    };
     let Some(row) = with_progress(update)
         .exec_with_returning(transaction)
         .await?

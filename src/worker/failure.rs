@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, store::StoreError,
+    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, seal::SealError,
+    store::StoreError,
 };
 
 /// Why an attempt ended early.
@@ -21,6 +22,9 @@ pub(super) enum AttemptError {
     /// The service's own database is away.
     #[error("the store failed")]
     Store(#[from] StoreError),
+    /// The token of the invocation's creator cannot be opened.
+    #[error("the chroma token of the invocation cannot be opened")]
+    Seal(#[from] SealError),
     /// Another worker may have the invocation by now.
     #[error("the lease was lost")]
     LeaseLost,
@@ -72,6 +76,18 @@ impl AttemptError {
                     Failure {
                         reason: "MODEL_NOT_SERVED".to_owned(),
                         message,
+                    },
+                    None,
+                )
+            }
+            Self::Seal(_) => {
+                let message = "the chroma token that was kept for this invocation does not open with this worker's \
+                               key; give every process the same encryption.key, then create the invocation anew";
+                (
+                    false,
+                    Failure {
+                        reason: "CHROMA_TOKEN_UNREADABLE".to_owned(),
+                        message: message.to_owned(),
                     },
                     None,
                 )

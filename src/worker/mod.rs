@@ -21,6 +21,7 @@ use crate::{
     embed::Embedders,
     fetch::GithubOptions,
     index::ChromaClient,
+    seal::SealingKey,
     store::Store,
     wake::{ChangeSignal, WorkSignal},
 };
@@ -32,6 +33,8 @@ pub struct Environment {
     pub store: Store,
     /// The Chroma server.
     pub chroma: ChromaClient,
+    /// Opens the tokens of callers that invocations write with.
+    pub sealing_key: Option<SealingKey>,
     /// The models.
     pub embedders: Embedders,
     /// How repositories are fetched.

@@ -17,7 +17,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("config", &["error", "secret"]),
     ("wake", &["domain"]),
-    ("store", &["domain", "error"]),
+    ("seal", &["secret"]),
+    ("store", &["domain", "error", "seal"]),
     ("index", &["domain", "error", "secret"]),
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
@@ -25,10 +26,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
-            "chunk", "domain", "embed", "error", "fetch", "index", "store", "wake",
+            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "store", "wake",
         ],
     ),
-    ("app", &["config", "domain", "error", "index", "store", "wake"]),
+    (
+        "app",
+        &["domain", "error", "index", "seal", "secret", "store", "wake"],
+    ),
     ("proto", &[]),
     ("token", &[]),
     ("grpc", &["app", "domain", "error", "proto", "store", "token"]),
@@ -37,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "app", "config", "domain", "embed", "error", "fetch", "index", "server", "store", "wake",
+            "app", "config", "domain", "embed", "error", "fetch", "index", "seal", "server", "store", "wake",
             "worker",
         ],
     ),

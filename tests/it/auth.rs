@@ -1,14 +1,17 @@
 //! Who may call, and what for, on both surfaces.
 
 use chroma_sync::proto;
+use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor};
+use reqwest::Method;
 use serde_json::json;
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_types::StatusExt;
 
 use crate::harness::{
     chroma::ChromaDatabase,
+    dynamic,
     rest::RestClient,
-    scenario::{Scenario, invocation_request},
+    scenario::Scenario,
     service::Service,
     stores::{Backend, on_both},
 };
@@ -18,101 +21,146 @@ fn reason(status: &Status) -> String {
     info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
 }
 
-/// Calls every method that takes an id, and returns how each ended.
-async fn call_with_ids(
-    service: &Service,
-    token: &str,
-    source: &str,
-    invocation: &str,
-) -> Vec<(&'static str, Result<(), Status>)> {
-    let (source_id, invocation_id) = (source.to_owned(), invocation.to_owned());
-    let mut sources = service.sources(token);
-    let mut invocations = service.invocations(token);
-    let mut ended = Vec::new();
-    let request = proto::GetSourceRequest {
-        source_id: source_id.clone(),
-    };
-    ended.push(("GetSource", sources.get_source(request).await.map(drop)));
-    let request = invocation_request(source, "another", None);
-    ended.push((
-        "CreateInvocation",
-        invocations.create_invocation(request).await.map(drop),
-    ));
-    let request = proto::ListInvocationsRequest {
-        source_id: source_id.clone(),
-        ..Default::default()
-    };
-    ended.push((
-        "ListInvocations",
-        invocations.list_invocations(request).await.map(drop),
-    ));
-    let request = proto::BatchGetLatestInvocationsRequest {
-        source_id: source_id.clone(),
-        object_keys: vec!["key".to_owned()],
-    };
-    ended.push((
-        "BatchGetLatestInvocations",
-        invocations.batch_get_latest_invocations(request).await.map(drop),
-    ));
-    let request = proto::GetInvocationRequest {
-        invocation_id: invocation_id.clone(),
-    };
-    ended.push((
-        "GetInvocation",
-        invocations.get_invocation(request).await.map(drop),
-    ));
-    let request = proto::ListDocumentsRequest {
-        invocation_id: invocation_id.clone(),
-        ..Default::default()
-    };
-    ended.push((
-        "ListDocuments",
-        invocations.list_documents(request).await.map(drop),
-    ));
-    let request = proto::WatchInvocationRequest {
-        invocation_id: invocation_id.clone(),
-        after_revision: None,
-    };
-    ended.push((
-        "WatchInvocation",
-        invocations.watch_invocation(request).await.map(drop),
-    ));
-    let request = proto::CancelInvocationRequest { invocation_id };
-    ended.push((
-        "CancelInvocation",
-        invocations.cancel_invocation(request).await.map(drop),
-    ));
-    let request = proto::DeleteSourceRequest { source_id };
-    ended.push(("DeleteSource", sources.delete_source(request).await.map(drop)));
-    ended
+/// Ids that a caller must not reach, and what a request needs besides.
+struct Foreign<'a> {
+    source: &'a str,
+    invocation: &'a str,
+    database: &'a str,
 }
 
-/// Asserts that every method that takes an id answers as if the id did not exist.
-async fn assert_hidden(service: &Service, token: &str, source: &str, invocation: &str) {
-    for (method, ended) in call_with_ids(service, token, source, invocation).await {
-        let status = ended.expect_err(method);
-        assert_eq!(status.code(), Code::NotFound, "{method}: {status:?}");
-        let of_source = ["SOURCE_NOT_FOUND", "INVOCATION_NOT_FOUND"].contains(&reason(&status).as_str());
-        assert!(of_source, "{method}: {status:?}");
+impl Foreign<'_> {
+    /// The value of a request's field that names something; none for a field that names nothing.
+    fn id(&self, method: &str, field: &FieldDescriptor) -> Option<&str> {
+        match field.name() {
+            "source_id" => Some(self.source),
+            "invocation_id" => Some(self.invocation),
+            // A name of the caller's own, and one that GitHub gives.
+            "request_id" | "github_app_id" => None,
+            other if other.ends_with("_id") => {
+                panic!("{method} takes {other}, of which this test does not know what it names")
+            }
+            _ => None,
+        }
     }
+}
+
+/// Every method of our services, each with one request for every id that it takes, or without ids. False goes
+/// with a listing that names nothing.
+fn requests(foreign: &Foreign) -> Vec<(MethodDescriptor, DynamicMessage, bool)> {
+    let mut requests = Vec::new();
+    for method in dynamic::methods() {
+        let input = method.input();
+        let fill = |id: Option<(&FieldDescriptor, &str)>| {
+            let mut message = DynamicMessage::new(input.clone());
+            for field in input.fields() {
+                let value = match field.name() {
+                    "target_collection_name" => Some(json!("another")),
+                    "object_keys" => Some(json!(["key"])),
+                    "github" if id.is_none() => Some(json!({"repository": "owner/name"})),
+                    "database_name" if id.is_none() => Some(json!(foreign.database)),
+                    _ => None,
+                };
+                if let Some(value) = value {
+                    dynamic::set(&mut message, &field, &value);
+                }
+            }
+            if let Some((field, id)) = id {
+                dynamic::set(&mut message, field, &json!(id));
+            }
+            message
+        };
+        let ids: Vec<(FieldDescriptor, String)> = input
+            .fields()
+            .filter_map(|field| {
+                let id = foreign.id(method.full_name(), &field)?.to_owned();
+                Some((field, id))
+            })
+            .collect();
+        for (field, id) in &ids {
+            requests.push((method.clone(), fill(Some((field, id))), true));
+        }
+        if method.name().starts_with("List") {
+            requests.push((method.clone(), DynamicMessage::new(input.clone()), false));
+        } else if ids.is_empty() {
+            requests.push((method.clone(), fill(None), true));
+        }
+    }
+    requests
+}
+
+/// Calls every method of the contract with ids that the token must not reach. Each that names one of them
+/// is refused with one of `reasons`; each listing that names none shows none of them.
+async fn assert_out_of_reach(
+    service: &Service,
+    token: &str,
+    foreign: &Foreign<'_>,
+    code: Code,
+    reasons: &[&str],
+) {
+    let mut methods = 0;
+    for (method, request, names_something) in requests(foreign) {
+        methods += 1;
+        let name = method.full_name().to_owned();
+        let answer = dynamic::call(service, token, &method, request).await;
+        match answer {
+            Err(status) if names_something => {
+                assert_eq!(status.code(), code, "{name}: {status:?}");
+                assert!(reasons.contains(&reason(&status).as_str()), "{name}: {status:?}");
+            }
+            Err(status) if name.ends_with("ListDocuments") => {
+                assert_eq!(status.code(), Code::InvalidArgument)
+            }
+            Err(status) => panic!("{name}: {status:?}"),
+            Ok(answers) => {
+                assert!(!names_something, "{name} was allowed");
+                let shown = format!("{answers:?}");
+                assert!(!shown.contains(foreign.source), "{name} shows the source");
+                assert!(!shown.contains(foreign.invocation), "{name} shows the invocation");
+            }
+        }
+    }
+    assert!(methods >= 13, "the contract lost methods: {methods}");
     let rest = RestClient::new(service, token);
-    for path in [
-        format!("/api/v1/sources/{source}"),
-        format!("/api/v1/invocations/{invocation}"),
-        format!("/api/v1/invocations?source_id={source}"),
+    let status_code = if code == Code::NotFound { 404 } else { 403 };
+    let Foreign {
+        source, invocation, ..
+    } = foreign;
+    let target = json!({"target_collection_name": "another"}).to_string();
+    for (verb, path, body) in [
+        (Method::GET, format!("/api/v1/sources/{source}"), ""),
+        (Method::DELETE, format!("/api/v1/sources/{source}"), ""),
+        (
+            Method::POST,
+            format!("/api/v1/sources/{source}/invocations"),
+            &*target,
+        ),
+        (
+            Method::POST,
+            format!("/api/v1/sources/{source}/invocations/latest-by-keys"),
+            r#"{"object_keys": ["key"]}"#,
+        ),
+        (Method::GET, format!("/api/v1/invocations?source_id={source}"), ""),
+        (Method::GET, format!("/api/v1/invocations/{invocation}"), ""),
+        (Method::PUT, format!("/api/v1/invocations/{invocation}"), ""),
     ] {
-        assert_eq!(rest.get(&path).await.0, 404, "{path}");
+        let content_type = if body.is_empty() { "" } else { "application/json" };
+        let answer = rest
+            .send(verb.clone(), &path, content_type, body.to_owned())
+            .await;
+        let (status, body) = answer.parts();
+        assert_eq!(status, status_code, "{verb} {path}: {body}");
+        let reason = body["reason"].as_str().unwrap();
+        assert!(reasons.contains(&reason), "{verb} {path}: {body}");
     }
-    let mut listing = service.sources(token);
-    let listed = listing.list_sources(proto::ListSourcesRequest::default()).await;
-    let sources = listed.unwrap().into_inner().sources;
-    assert!(sources.iter().all(|listed| listed.id != source));
-    let mut listing = service.invocations(token);
-    let listed = listing
-        .list_invocations(proto::ListInvocationsRequest::default())
-        .await;
-    let invocations = listed.unwrap().into_inner().invocations;
-    assert!(invocations.iter().all(|listed| listed.id != invocation));
+    for path in ["/api/v1/sources", "/api/v1/invocations"] {
+        let (status, body) = rest.get(path).await;
+        assert_eq!(status, 200, "{path}");
+        let shown = body.to_string();
+        assert!(
+            !shown.contains(source) && !shown.contains(invocation),
+            "{path}: {shown}"
+        );
+    }
 }
 
 on_both!(keys_reach_their_tenant_and_databases_alone, keys_reach_on);
@@ -129,7 +177,14 @@ async fn keys_reach_on(backend: Backend) {
 
     let foreign = ["--role", "owner", "--tenant", "another_tenant"];
     let foreign = scenario.deployment.create_key(&foreign);
-    assert_hidden(&service, &foreign, &source, &created.id).await;
+    let database = scenario.database();
+    let out_of_reach = Foreign {
+        source: &source,
+        invocation: &created.id,
+        database: &database,
+    };
+    let hidden = ["SOURCE_NOT_FOUND", "INVOCATION_NOT_FOUND", "DATABASE_NOT_FOUND"];
+    assert_out_of_reach(&service, &foreign, &out_of_reach, Code::NotFound, &hidden).await;
     let refused = service
         .sources(&foreign)
         .create_source(scenario.source_request("owner/name"))
@@ -150,7 +205,15 @@ async fn keys_reach_on(backend: Backend) {
         "third",
     ];
     let bound = scenario.deployment.create_key(&bound);
-    assert_hidden(&service, &bound, &source, &created.id).await;
+    let forbidden = ["DATABASE_FORBIDDEN"];
+    assert_out_of_reach(
+        &service,
+        &bound,
+        &out_of_reach,
+        Code::PermissionDenied,
+        &forbidden,
+    )
+    .await;
     let database_name = scenario.database();
     let by_name = [
         service
@@ -291,9 +354,17 @@ async fn key_stops_on(backend: Backend) {
 async fn a_call_without_a_token_is_refused_before_anything_else() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
-    for (method, ended) in call_with_ids(&service, "", "not-a-uuid", "not-a-uuid").await {
-        let status = ended.expect_err(method);
-        assert_eq!(status.code(), Code::Unauthenticated, "{method}: {status:?}");
+    let wrong = Foreign {
+        source: "not-a-uuid",
+        invocation: "not-a-uuid",
+        database: "",
+    };
+    for (method, request, _) in requests(&wrong) {
+        let method_name = method.full_name();
+        let status = dynamic::call(&service, "", &method, request)
+            .await
+            .expect_err(method_name);
+        assert_eq!(status.code(), Code::Unauthenticated, "{method_name}: {status:?}");
         assert_eq!(reason(&status), "TOKEN_MISSING");
     }
     let rest = RestClient::new(&service, "");
@@ -358,21 +429,30 @@ async fn a_member_syncs_but_creates_and_deletes_no_sources() {
         .unwrap();
     // Without --role a key is a member's.
     let member = scenario.deployment.create_key(&[]);
-    for (method, ended) in call_with_ids(&service, &member, &source, &created.id).await {
-        match ended {
-            Ok(()) => assert_ne!(method, "DeleteSource"),
-            Err(status) => {
-                assert_eq!((method, status.code()), ("DeleteSource", Code::PermissionDenied));
-                assert_eq!(reason(&status), "ROLE_INSUFFICIENT");
-            }
+    let database = scenario.database();
+    let own = Foreign {
+        source: &source,
+        invocation: &created.id,
+        database: &database,
+    };
+    let mut refused = Vec::new();
+    for (method, request, complete) in requests(&own) {
+        let answer = dynamic::call(&service, &member, &method, request).await;
+        if let Err(status) = answer
+            && complete
+        {
+            assert_eq!(
+                status.code(),
+                Code::PermissionDenied,
+                "{}: {status:?}",
+                method.name()
+            );
+            assert_eq!(reason(&status), "ROLE_INSUFFICIENT");
+            refused.push(method.name().to_owned());
         }
     }
-    let refused = service
-        .sources(&member)
-        .create_source(scenario.source_request("owner/other"))
-        .await
-        .unwrap_err();
-    assert_eq!(reason(&refused), "ROLE_INSUFFICIENT");
+    refused.sort();
+    assert_eq!(refused, ["CreateSource", "DeleteSource"]);
     let rest = RestClient::new(&service, &member);
     let expected = json!({
         "error": "PermissionDeniedError",

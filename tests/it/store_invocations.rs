@@ -33,7 +33,7 @@ async fn an_invocation_is_read_back_as_it_was_created(test: TestStore) {
     let new = new_invocation("docs");
     let outcome = test
         .store
-        .create_invocation(&source.tenant, &source, new.clone(), None)
+        .create_invocation(&source.tenant, &source, new.clone(), None, None)
         .await
         .unwrap();
     let invocation = created(outcome);
@@ -89,7 +89,7 @@ async fn a_repeated_request_gets_the_first_invocation_whatever_became_of_it(test
     let request = Some(Uuid::now_v7());
     let create = || {
         test.store
-            .create_invocation(&source.tenant, &source, new_invocation("docs"), request)
+            .create_invocation(&source.tenant, &source, new_invocation("docs"), request, None)
     };
     let first = created(create().await.unwrap());
     assert_eq!(create().await.unwrap(), CreateInvocation::Repeated(first.clone()));
@@ -111,13 +111,13 @@ async fn a_request_id_for_something_else_is_refused(test: TestStore) {
     let request = Some(Uuid::now_v7());
     created(
         test.store
-            .create_invocation(&source.tenant, &source, new_invocation("one"), request)
+            .create_invocation(&source.tenant, &source, new_invocation("one"), request, None)
             .await
             .unwrap(),
     );
     let other = test
         .store
-        .create_invocation(&source.tenant, &source, new_invocation("two"), request)
+        .create_invocation(&source.tenant, &source, new_invocation("two"), request, None)
         .await
         .unwrap();
     assert_eq!(other, CreateInvocation::RequestIdReused);
@@ -133,7 +133,7 @@ async fn an_earlier_request_is_found_before_anything_is_written(test: TestStore)
     assert_eq!(find(&one).await.unwrap(), None);
     let create = test
         .store
-        .create_invocation(&source.tenant, &source, one.clone(), Some(request));
+        .create_invocation(&source.tenant, &source, one.clone(), Some(request), None);
     let first = created(create.await.unwrap());
     assert_eq!(find(&one).await.unwrap(), Some(CreateInvocation::Repeated(first)));
     assert_eq!(find(&two).await.unwrap(), Some(CreateInvocation::RequestIdReused));
@@ -144,7 +144,7 @@ async fn a_collection_takes_one_live_invocation_at_a_time(test: TestStore) {
     let (one, two) = (test.source(&tenant).await, test.source(&tenant).await);
     let create = |source| {
         test.store
-            .create_invocation(&tenant, source, new_invocation("docs"), None)
+            .create_invocation(&tenant, source, new_invocation("docs"), None, None)
     };
     let first = created(create(&one).await.unwrap());
     assert_eq!(
@@ -173,7 +173,7 @@ async fn a_collection_takes_one_live_invocation_at_a_time(test: TestStore) {
     let elsewhere = test.source(&test.fresh_tenant()).await;
     created(
         test.store
-            .create_invocation(&elsewhere.tenant, &elsewhere, new_invocation("docs"), None)
+            .create_invocation(&elsewhere.tenant, &elsewhere, new_invocation("docs"), None, None)
             .await
             .unwrap(),
     );
@@ -183,7 +183,7 @@ async fn of_many_invocations_into_one_collection_at_once_one_is_created(test: Te
     let source = test.source(&test.fresh_tenant()).await;
     let outcomes = futures::future::join_all((0..16).map(|_| {
         test.store
-            .create_invocation(&source.tenant, &source, new_invocation("docs"), None)
+            .create_invocation(&source.tenant, &source, new_invocation("docs"), None, None)
     }))
     .await;
     let mut winners = Vec::new();
@@ -207,7 +207,7 @@ async fn a_source_that_was_deleted_takes_no_invocation(test: TestStore) {
         .unwrap();
     let outcome = test
         .store
-        .create_invocation(&source.tenant, &source, new_invocation("docs"), None)
+        .create_invocation(&source.tenant, &source, new_invocation("docs"), None, None)
         .await
         .unwrap();
     assert_eq!(outcome, CreateInvocation::SourceGone);

@@ -46,7 +46,7 @@ async fn current_invocation(
     let new = new_invocation(collection_name);
     let id = created(
         test.store
-            .create_invocation(&source.tenant, source, new, None)
+            .create_invocation(&source.tenant, source, new, None, None)
             .await
             .unwrap(),
     )

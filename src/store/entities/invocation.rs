@@ -48,6 +48,11 @@ pub struct Model {
     pub lease_expires_at: Option<i64>,
     /// From when on it may be claimed, while nobody holds the lease.
     pub next_attempt_at: i64,
+    /// Lower case, as in `sources`; kept here because invocations outlive their sources.
+    pub github_repository: Option<String>,
+    pub github_app_id: Option<String>,
+    /// What the invocation writes to Chroma with, sealed; null once it has ended.
+    pub sealed_chroma_token: Option<Vec<u8>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -29,6 +29,7 @@ use crate::domain::{
     invocation::{Invocation, Phase, Plan, StateName},
     time::Timestamp,
 };
+use crate::seal::Sealed;
 
 /// The condition of the index `invocations_claimable`, word for word, or the databases do not use it.
 macro_rules! claimable {
@@ -99,6 +100,8 @@ pub struct Claim {
     pub failures: u32,
     /// Whether nobody has worked on the invocation before.
     pub first: bool,
+    /// What to write to Chroma with, instead of the service's own token.
+    pub chroma_token: Option<Sealed>,
 }
 
 struct Request {
@@ -239,8 +242,10 @@ fn granted(row: invocation::Model, lease_expires_at: Timestamp) -> Result<Claim,
     let id = row.id;
     let plan: StoredPlan = decode("invocations.plan", id, row.plan.clone())?;
     let failures = u32::try_from(row.failures).map_err(|_| corrupt("invocations.failures", id))?;
+    let chroma_token = row.sealed_chroma_token.clone().map(Sealed::from_bytes);
     let invocation = stored::invocation(row)?;
     Ok(Claim {
+        chroma_token,
         plan: plan.restore().ok_or_else(|| corrupt("invocations.plan", id))?,
         attempt: invocation.attempt,
         lease_expires_at,

@@ -12,6 +12,7 @@ use crate::{
     index::{
         ChromaClient, Collection, CollectionSettings, EmbeddingFunction, FINISHED_INGEST, IndexError, Record,
     },
+    seal::SealError,
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
 };
@@ -36,7 +37,7 @@ impl Target {
         lease: &Lease,
         model: &ModelDescription,
     ) -> Result<Self, AttemptError> {
-        let chroma = environment.chroma.clone();
+        let chroma = client(environment, claim)?;
         let invocation = &claim.invocation;
         let settings = CollectionSettings {
             embedding_function: EmbeddingFunction::for_model(&model.name)?,
@@ -122,6 +123,16 @@ fn finished_ingest(finished: bool) -> Map<String, Value> {
 }
 
 /// Runs a write only while the lease holds.
+/// The Chroma server with the token of the invocation's creator, where it has one.
+fn client(environment: &Environment, claim: &Claim) -> Result<ChromaClient, AttemptError> {
+    let Some(sealed) = &claim.chroma_token else {
+        return Ok(environment.chroma.clone());
+    };
+    let key = environment.sealing_key.as_ref().ok_or(SealError::DoesNotOpen)?;
+    let token = key.open(claim.invocation.tenant.as_str(), sealed)?;
+    Ok(environment.chroma.with_token(&token)?)
+}
+
 async fn fenced<T>(
     lease: &Lease,
     write: impl Future<Output = Result<T, IndexError>>,

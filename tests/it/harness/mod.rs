@@ -3,6 +3,7 @@
 //! A missing peer fails the test with the command that provides it; nothing is skipped or imitated.
 
 pub mod chroma;
+pub mod dynamic;
 pub mod gate;
 pub mod git_server;
 pub mod postgres;

@@ -198,7 +198,8 @@ impl Interceptor for Token {
 }
 
 impl Service {
-    fn channel(&self, token: &str) -> Authenticated {
+    /// A connection that sends a token with each call; an empty one sends none.
+    pub fn channel(&self, token: &str) -> Authenticated {
         let channel = Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy();
         let token = (!token.is_empty()).then(|| token.parse().unwrap());
         InterceptedService::new(channel, Token(token))

@@ -108,7 +108,7 @@ impl TestStore {
         let new = new_invocation(&collection);
         created(
             self.store
-                .create_invocation(&source.tenant, source, new, None)
+                .create_invocation(&source.tenant, source, new, None, None)
                 .await
                 .unwrap(),
         )
