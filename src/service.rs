@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     fetch::{AllowListError, Egress, FetchError, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
     seal::{SealError, SealingKey},
-    server::{self, ServerError, ServerOptions},
+    server::{self, ServerError, ServerOptions, TlsError},
     store::{Store, StoreError, StoreOptions},
     wake::{ChangeSignal, WorkSignal},
     worker::{self, Environment, WorkerOptions},
@@ -55,6 +56,9 @@ pub enum ServiceError {
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
+    /// The certificate or its key.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] TlsError),
     /// The server.
     #[error("the server ended with an error")]
     Server(#[from] ServerError),
@@ -133,6 +137,7 @@ pub async fn start(
     }
     let chroma = chroma_client(&config)?;
     let sealing_key = sealing_key(&config)?;
+    let acceptor = tls_acceptor(&config)?;
     let models = config.clone();
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
@@ -178,6 +183,7 @@ pub async fn start(
             app,
             server_options(&config),
             listener,
+            acceptor,
             drain,
         )));
     }
@@ -234,6 +240,14 @@ fn authenticator(config: &Config, store: &Store, chroma: &ChromaClient) -> Authe
         }
         AuthMode::None => Authenticator::none(),
     }
+}
+
+fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
+    let server = &config.server;
+    server
+        .speaks_tls()
+        .then(|| server::acceptor(&server.tls_certificate, &server.tls_key))
+        .transpose()
 }
 
 /// Only mode `chroma` has secrets to keep, so no other makes a key file.
@@ -294,6 +308,8 @@ fn server_options(config: &Config) -> ServerOptions {
         max_concurrent_streams: config.server.max_concurrent_streams,
         max_concurrent_requests: config.server.max_concurrent_requests,
         request_timeout: Duration::from_secs(config.server.request_timeout_seconds),
+        keepalive_interval: Duration::from_secs(config.server.keepalive_interval_seconds),
+        keepalive_timeout: Duration::from_secs(config.server.keepalive_timeout_seconds),
         drain: Duration::from_secs(config.server.drain_seconds),
     }
 }

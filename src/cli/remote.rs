@@ -1,6 +1,6 @@
 //! The server that `sync` and `watch` talk to, through the same contract as any other client.
 
-use std::{collections::HashMap, process::ExitCode, time::Duration};
+use std::{collections::HashMap, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -8,7 +8,7 @@ use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::{Channel, Endpoint},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt;
 
@@ -33,6 +33,9 @@ pub(super) struct Remote {
     /// Token of an API key; none for a server without authentication.
     #[arg(long, env = "CHROMA_SYNC_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// PEM file with a certificate authority to trust beside the system's, for an https:// server.
+    #[arg(long, env = "CHROMA_SYNC_CA_CERTIFICATE", value_name = "FILE")]
+    ca_certificate: Option<PathBuf>,
 }
 
 /// Adds the token to every call.
@@ -52,11 +55,14 @@ type Service = InterceptedService<Channel, TokenInterceptor>;
 
 impl Remote {
     fn service(&self) -> anyhow::Result<Service> {
-        let endpoint = Endpoint::from_shared(self.server.clone())
+        let mut endpoint = Endpoint::from_shared(self.server.clone())
             .with_context(|| format!("{} is not a URL", self.server))?
             .connect_timeout(Duration::from_secs(5))
             .http2_keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(10));
+        if endpoint.uri().scheme_str() == Some("https") {
+            endpoint = endpoint.tls_config(self.tls()?)?;
+        }
         let token = match &self.token {
             Some(token) => {
                 let mut value: MetadataValue<Ascii> = token
@@ -71,6 +77,15 @@ impl Remote {
             endpoint.connect_lazy(),
             TokenInterceptor(token),
         ))
+    }
+
+    fn tls(&self) -> anyhow::Result<ClientTlsConfig> {
+        let config = ClientTlsConfig::new().with_native_roots();
+        let Some(path) = &self.ca_certificate else {
+            return Ok(config);
+        };
+        let pem = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(config.ca_certificate(Certificate::from_pem(pem)))
     }
 
     pub(super) fn sources(&self) -> anyhow::Result<SourceServiceClient<Service>> {

@@ -74,9 +74,14 @@ pub(super) async fn run(arguments: Arguments, config: Config) -> anyhow::Result<
         None
     };
     let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let scheme = if config.server.speaks_tls() {
+        "https"
+    } else {
+        "http"
+    };
     let service = service::start(config, roles, listener, drain).await?;
     match address {
-        Some(address) => output::line(&format!("listening on http://{address}")),
+        Some(address) => output::line(&format!("listening on {scheme}://{address}")),
         None => output::line("worker ready"),
     }
     service.join().await?;

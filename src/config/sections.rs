@@ -17,7 +17,18 @@ pub struct ServerConfig {
     pub max_concurrent_streams: u32,
     pub max_concurrent_requests: usize,
     pub request_timeout_seconds: u64,
+    pub tls_certificate: PathBuf,
+    pub tls_key: PathBuf,
+    pub keepalive_interval_seconds: u64,
+    pub keepalive_timeout_seconds: u64,
     pub drain_seconds: u64,
+}
+
+impl ServerConfig {
+    /// Whether the port speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        !self.tls_certificate.as_os_str().is_empty()
+    }
 }
 
 /// `[store]`.
@@ -197,6 +208,14 @@ impl Config {
                 "server.request_timeout_seconds",
                 self.server.request_timeout_seconds,
             ),
+            (
+                "server.keepalive_interval_seconds",
+                self.server.keepalive_interval_seconds,
+            ),
+            (
+                "server.keepalive_timeout_seconds",
+                self.server.keepalive_timeout_seconds,
+            ),
             ("store.max_connections", u64::from(self.store.max_connections)),
             ("chroma.timeout_seconds", self.chroma.timeout_seconds),
             ("github.max_file_bytes", self.github.max_file_bytes),
@@ -229,6 +248,12 @@ impl Config {
                 "auth.mode",
                 "\"none\" gives every caller all rights, so server.listen must be a loopback address; \
                  use mode \"keys\" to listen elsewhere",
+            );
+        }
+        if self.server.tls_certificate.as_os_str().is_empty() != self.server.tls_key.as_os_str().is_empty() {
+            return refuse(
+                "server.tls_certificate",
+                "needs server.tls_key as well; set both for TLS, or neither",
             );
         }
         if !matches!(self.github.git_url.scheme(), "http" | "https" | "file") {

@@ -3,12 +3,13 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{authenticate, requests, status::from_error};
+use super::{authenticate, deadline, requests, status::from_error};
 use crate::{
-    app::App,
+    app::{App, watch::Update},
     domain::{
         ids::InvocationId,
         page::{decode_token, encode_token, page_size},
@@ -167,6 +168,7 @@ impl InvocationService for Invocations {
         &self,
         request: Request<proto::WatchInvocationRequest>,
     ) -> Result<Response<Self::WatchInvocationStream>, Status> {
+        let end = deadline::timeout(request.metadata().as_ref()).map(|timeout| Instant::now() + timeout);
         let auth = authenticate(&self.app, &request).await?;
         let proto::WatchInvocationRequest {
             invocation_id: id,
@@ -181,8 +183,11 @@ impl InvocationService for Invocations {
             .watch_invocation(&auth, invocation_id(&id)?, after)
             .await
             .map_err(from_error)?;
-        let messages = updates.map(|update| update.map(Into::into).map_err(from_error));
-        Ok(Response::new(Box::pin(messages)))
+        let message = |update: Result<Update, Error>| update.map(Into::into).map_err(from_error);
+        Ok(Response::new(match end {
+            Some(end) => Box::pin(deadline::until(updates, end).map(message)),
+            None => Box::pin(updates.map(message)),
+        }))
     }
 }
 

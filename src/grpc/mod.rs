@@ -4,6 +4,7 @@
 //! value may be is decided in `domain/`.
 
 mod convert;
+pub mod deadline;
 mod invocations;
 mod requests;
 mod sources;
@@ -12,6 +13,7 @@ pub mod status;
 use http::HeaderMap;
 use tonic::{
     Status,
+    codec::CompressionEncoding,
     service::{Routes, RoutesBuilder},
 };
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -55,11 +57,15 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
     let mut routes = RoutesBuilder::default();
     routes.add_service(
         SourceServiceServer::new(sources::Sources::new(app.clone()))
-            .max_decoding_message_size(options.max_request_bytes),
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
     );
     routes.add_service(
         InvocationServiceServer::new(invocations::Invocations::new(app))
-            .max_decoding_message_size(options.max_request_bytes),
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
     );
     routes.add_service(health);
     routes.add_service(reflection().build_v1()?);

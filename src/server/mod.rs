@@ -4,17 +4,22 @@
 //! does not. The gRPC routes bring a fallback of their own inside the gRPC-Web layer; the router's
 //! fallback here replaces it, so that an unknown path answers in the form its caller speaks.
 
-use std::{sync::Arc, time::Duration};
+mod admission;
+mod tls;
+
+use std::time::Duration;
 
 use axum::{
     Router,
     body::Body,
-    extract::{Request, State},
+    extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
+use futures::FutureExt;
 use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
@@ -26,16 +31,9 @@ use tower_http::{
     cors::{AllowHeaders, CorsLayer},
 };
 
-use crate::{
-    app::App,
-    error::{Error, Reason},
-    grpc, rest,
-};
-
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a caller that was shed is told to wait.
-const SHED_DELAY: Duration = Duration::from_secs(1);
+use self::admission::{Admission, admit};
+pub use self::tls::{TlsError, acceptor};
+use crate::{app::App, error::Error, grpc, rest};
 
 /// What the server needs to be told; meanings in `config/default.toml`.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +43,8 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     pub max_concurrent_requests: usize,
     pub request_timeout: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_timeout: Duration,
     pub drain: Duration,
 }
 
@@ -59,7 +59,7 @@ pub enum ServerError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Serves until `drain` is cancelled and the open calls have ended, or `options.drain` has passed.
+/// Serves, over TLS with an `acceptor`, until `drain` is cancelled and the open calls have ended, or `options.drain` has passed.
 ///
 /// # Errors
 /// See [`ServerError`].
@@ -67,19 +67,25 @@ pub async fn serve(
     app: App,
     options: ServerOptions,
     listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
     drain: CancellationToken,
 ) -> Result<(), ServerError> {
     let (router, reporter) = router(app, &options).await?;
     let serving = Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(Some(options.max_concurrent_streams))
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_routes(Routes::from(router))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            report_drain(drain.clone(), reporter),
-        );
+        .http2_keepalive_interval(Some(options.keepalive_interval))
+        .http2_keepalive_timeout(Some(options.keepalive_timeout))
+        .add_routes(Routes::from(router));
+    let drained = report_drain(drain.clone(), reporter);
+    let serving = match acceptor {
+        Some(acceptor) => serving
+            .serve_with_incoming_shutdown(tls::incoming(listener, acceptor), drained)
+            .boxed(),
+        None => serving
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), drained)
+            .boxed(),
+    };
     let deadline = async {
         drain.cancelled().await;
         tokio::time::sleep(options.drain).await;
@@ -104,12 +110,7 @@ async fn router(app: App, options: &ServerOptions) -> Result<(Router, HealthRepo
         max_request_bytes, ..
     } = *options;
     let (services, reporter) = grpc::routes(app.clone(), grpc::GrpcOptions { max_request_bytes }).await?;
-    let admission = Admission {
-        permits: Arc::new(Semaphore::new(
-            options.max_concurrent_requests.min(Semaphore::MAX_PERMITS),
-        )),
-        timeout: options.request_timeout,
-    };
+    let admission = Admission::new(options.max_concurrent_requests, options.request_timeout);
     let admit = middleware::from_fn_with_state(admission, admit);
     let grpc_routes = services
         .prepare()
@@ -141,37 +142,6 @@ fn cors() -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed.map(HeaderName::from_static))
         .max_age(Duration::from_secs(86_400))
-}
-
-/// Limits that hold for every request of the process.
-#[derive(Debug, Clone)]
-struct Admission {
-    permits: Arc<Semaphore>,
-    timeout: Duration,
-}
-
-/// Sheds what is too much and ends what takes too long. Both count until the head of the answer, so
-/// a watch is neither shed nor cut off once it runs.
-async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
-    let speaks_grpc = is_grpc(&request);
-    let Ok(_permit) = admission.permits.try_acquire() else {
-        if !speaks_grpc {
-            return rest::overloaded();
-        }
-        let error = Error::new(
-            Reason::TooManyRequests,
-            "the server is at its limit of requests; try again",
-        );
-        return grpc_answer(&error.with_retry_after(SHED_DELAY));
-    };
-    match tokio::time::timeout(admission.timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) if speaks_grpc => grpc_answer(&Error::new(
-            Reason::DeadlineExceeded,
-            "the call took longer than the server allows",
-        )),
-        Err(_) => rest::timed_out(),
-    }
 }
 
 /// Errors that tonic makes before a method runs get the details that all others have.
