@@ -1,14 +1,11 @@
 //! The gRPC surface as clients of other languages and browsers meet it: reflection, health, gRPC-Web, CORS,
 //! and what tonic itself answers.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
-};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use chroma_sync::proto::{self, invocation::State, watch_invocation_response::Kind};
 use prost::Message;
-use reqwest::{Method, Response};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tonic::{
     Code, Status,
@@ -23,6 +20,7 @@ use tonic_types::StatusExt;
 
 use crate::harness::{
     git_server::{Change, Repository},
+    grpc_web::{self, Frames, frame},
     rest::run_client,
     scenario::Scenario,
     service::Service,
@@ -150,84 +148,12 @@ async fn health_answers_for_the_server_and_each_service_without_a_token() {
     );
 }
 
-/// A gRPC message as it goes over the wire: flags, length, bytes.
-fn frame(message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    [&[0], &length[..], message].concat()
-}
-
-/// Posts a frame as a browser does: gRPC-Web over HTTP/1.1.
-async fn post_grpc_web(service: &Service, token: &str, method: &str, body: Vec<u8>) -> Response {
-    let client = reqwest::Client::builder().http1_only().build().unwrap();
-    let response = client
-        .post(format!("{}/{method}", service.url))
-        .header("content-type", "application/grpc-web+proto")
-        .header("x-grpc-web", "1")
-        .header("x-chroma-token", token)
-        .header("origin", "https://example.com")
-        .body(body)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(response.version(), reqwest::Version::HTTP_11);
-    assert_eq!(response.status(), 200);
-    response
-}
-
-/// Takes frames off a body as they arrive.
-struct Frames {
-    response: Response,
-    rest: Vec<u8>,
-}
-
-impl Frames {
-    fn new(response: Response) -> Self {
-        assert_eq!(response.headers()["content-type"], "application/grpc-web+proto");
-        Self {
-            response,
-            rest: Vec::new(),
-        }
-    }
-
-    /// The next message; the error is the trailers, which come last.
-    async fn next<M: Message + Default>(&mut self) -> Result<M, BTreeMap<String, String>> {
-        let (flags, bytes) = self.next_frame().await;
-        if flags == 0 {
-            return Ok(M::decode(&bytes[..]).unwrap());
-        }
-        assert_eq!(flags, 0x80);
-        assert!(self.response.chunk().await.unwrap().is_none() && self.rest.is_empty());
-        let trailers = String::from_utf8(bytes).unwrap();
-        Err(trailers
-            .lines()
-            .map(|line| line.split_once(':').unwrap())
-            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-            .collect())
-    }
-
-    async fn next_frame(&mut self) -> (u8, Vec<u8>) {
-        loop {
-            if let Some((head, rest)) = self.rest.split_at_checked(5) {
-                let length = u32::from_be_bytes(head[1..].try_into().unwrap());
-                if let Some((bytes, rest)) = rest.split_at_checked(length as usize) {
-                    let found = (head[0], bytes.to_vec());
-                    self.rest = rest.to_vec();
-                    return found;
-                }
-            }
-            let chunk = self.response.chunk().await.unwrap();
-            self.rest
-                .extend_from_slice(&chunk.expect("trailers end the body"));
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn grpc_web_carries_calls_and_streams_over_http_1() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
     let post = async |method: &str, message: Vec<u8>| {
-        let response = post_grpc_web(&service, &scenario.admin, method, frame(&message)).await;
+        let response = grpc_web::post(&service, &scenario.admin, method, frame(&message)).await;
         assert_eq!(response.headers()["access-control-allow-origin"], "*");
         response
     };
@@ -274,7 +200,7 @@ async fn a_grpc_web_error_has_its_code_and_details_where_a_page_may_read_them() 
     };
     let method = format!("{SOURCES}/GetSource");
     let body = frame(&request.encode_to_vec());
-    let response = post_grpc_web(&service, &scenario.admin, &method, body).await;
+    let response = grpc_web::post(&service, &scenario.admin, &method, body).await;
     let exposed = response.headers()["access-control-expose-headers"]
         .to_str()
         .unwrap();
@@ -368,7 +294,7 @@ async fn messages_that_are_too_large_or_damaged_are_the_callers_fault() {
 
     for body in [frame(b"\xff\xff\xff"), vec![], vec![0xff; 5]] {
         let method = format!("{SOURCES}/GetSource");
-        let response = post_grpc_web(&service, &scenario.admin, &method, body).await;
+        let response = grpc_web::post(&service, &scenario.admin, &method, body).await;
         let status = Status::from_header_map(response.headers()).unwrap();
         assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
         let reason = status.get_details_error_info().unwrap().reason;

@@ -5,6 +5,7 @@
 
 mod architecture;
 mod auth;
+mod auth_chroma;
 mod crash;
 mod fetch_github;
 mod grpc;
@@ -27,4 +28,5 @@ mod store_races;
 mod store_schema;
 mod store_sources;
 mod sync;
+mod transport;
 mod watch;

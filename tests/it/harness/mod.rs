@@ -6,6 +6,7 @@ pub mod chroma;
 pub mod dynamic;
 pub mod gate;
 pub mod git_server;
+pub mod grpc_web;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
@@ -13,6 +14,7 @@ pub mod rest;
 pub mod scenario;
 pub mod service;
 pub mod stores;
+pub mod token_gate;
 
 use std::{path::PathBuf, time::Duration};
 

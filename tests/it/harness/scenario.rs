@@ -17,6 +17,8 @@ use super::{
 pub struct Scenario {
     pub deployment: Deployment,
     pub chroma: ChromaDatabase,
+    /// URL of the service's own database.
+    pub store_url: String,
     /// Token of a key with role admin.
     pub admin: String,
     directory: TempDir,
@@ -37,6 +39,7 @@ impl Scenario {
         Self {
             deployment,
             chroma,
+            store_url,
             admin,
             directory,
         }
