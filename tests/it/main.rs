@@ -5,7 +5,9 @@
 
 mod architecture;
 mod auth;
+mod clients;
 mod crash;
+mod documentation;
 mod fetch_github;
 mod grpc;
 mod grpc_errors;

@@ -2,7 +2,9 @@
 //!
 //! A missing peer fails the test with the command that provides it; nothing is skipped or imitated.
 
+pub mod browser;
 pub mod chroma;
+pub mod examples;
 pub mod gate;
 pub mod git_server;
 pub mod postgres;
