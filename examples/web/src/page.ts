@@ -56,7 +56,7 @@ function showSources(sources: Source[]): void {
     choice.setAttribute("form", "create");
     const repository = source.settings.case === "github" ? source.settings.value.repository : "";
     choice.setAttribute("aria-label", repository);
-    const created = source.createTime ? timestampDate(source.createTime).toLocaleString() : "";
+    const created = source.createTime ? timestampDate(source.createTime).toLocaleDateString() : "";
     const row = document.createElement("tr");
     row.append(cell(choice));
     row.append(...[repository, source.databaseName, source.embedding?.dense?.model ?? "", created].map(cell));
@@ -138,7 +138,8 @@ function showProblem(error: unknown): void {
   const { code, message, reason, violations } = problemOf(error);
   element("problem-reason").textContent = reason || "No answer";
   element("problem-code").textContent = code;
-  element("problem-message").textContent = message;
+  // Where fields are named, the message repeats what is said of them.
+  element("problem-message").textContent = violations.length === 0 ? message : "";
   const fields = violations.map(({ field, description }) => {
     const name = document.createElement("code");
     name.textContent = field;
