@@ -47,7 +47,7 @@ class Problem:
                 self.violations = [(v.field, v.description) for v in bad_request.field_violations]
 
     def __str__(self):
-        lines = [f"{self.code} {self.reason}: {self.message}"]
+        lines = [f"{self.code} {self.reason}".rstrip() + f": {self.message}"]
         lines += [f"  {name} = {value}" for name, value in sorted(self.metadata.items())]
         lines += [f"  {field}: {description}" for field, description in self.violations]
         return "\n".join(lines)

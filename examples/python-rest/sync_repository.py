@@ -250,6 +250,9 @@ def main():
     except Refused as refused:
         print(refused, file=sys.stderr)
         return 3
+    except urllib.error.URLError as error:
+        print(f"no answer from {options.server}: {error.reason}", file=sys.stderr)
+        return 3
 
 
 if __name__ == "__main__":

@@ -59,6 +59,8 @@ impl Page {
             .arg(chromium)
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .args(FLAGS)
+            // What it would leave in the common directory goes with its profile.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
