@@ -22,8 +22,8 @@ demo-peers: ## Provide what the demo runs: a Chroma server and the MiniLM model
 	@$(PEERS) tools python model
 
 .PHONY: peers
-peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, gRPC clients, buf
-	@$(PEERS) tools python model postgres
+peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser
+	@$(PEERS) tools python model postgres node browser
 
 .PHONY: test
 test: peers ## Run every test, against the real peers
@@ -50,6 +50,16 @@ lint-proto: ## Lint proto/ with buf
 	@$(PEERS) python
 	cd proto && $(BUF) lint
 
+.PHONY: breaking-proto
+breaking-proto: ## Fail when proto/ breaks clients of the last release
+	@$(PEERS) python
+	cd proto && $(BUF) breaking --against released.binpb
+
+.PHONY: release-proto
+release-proto: ## Take proto/ as released: what breaking-proto compares with from now on
+	@$(PEERS) python
+	cd proto && $(BUF) build --exclude-source-info --output released.binpb
+
 .PHONY: migrations-check
 migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and compare the schemas
 	@$(PEERS) tools postgres
@@ -67,4 +77,4 @@ release: ## Build the optimised binary, target/release/chroma-sync
 
 .PHONY: clean-peers
 clean-peers: ## Remove everything that `make peers` provided inside this directory
-	rm -rf .peers
+	rm -rf .peers examples/web/node_modules

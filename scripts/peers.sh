@@ -5,8 +5,11 @@
 #   .peers/venv      chromadb, a stock gRPC client and buf, from the Python package index
 #   .peers/models    sentence-transformers/all-MiniLM-L6-v2, as {owner}/{name}/ with the hub's files
 #   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
+#   .peers/chromium  a link to the browser that opens examples/web
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres
+# Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
+#
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -170,14 +173,52 @@ postgres() {
     ln -sfn "$prefix" "$peers/postgres"
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres"
+# node: Node.js with npm, and the packages of examples/web as its lock file has them.
+node() {
+    local web=$root/examples/web digest
+    digest=$(cat "$web/package.json" "$web/package-lock.json" | sha256sum)
+    # npm empties the directory first, so the file that is written last tells that it is whole.
+    if type -P node >/dev/null && [ "$(cat "$web/node_modules/.digest" 2>/dev/null)" = "$digest" ]; then
+        return
+    fi
+    # `command -v` would find this function.
+    type -P node >/dev/null || apt_install Node.js nodejs
+    command -v npm >/dev/null || apt_install "npm, the package manager of Node.js" npm
+    command node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
+        fail "Node.js $(command node --version) is too old; install version 18 or later and run this again"
+    say "installing the packages of examples/web (15 to 60 seconds)"
+    # No package needs its scripts to be run.
+    (cd "$web" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 9>&-) ||
+        fail "could not install the packages of examples/web; is the npm registry reachable?"
+    printf '%s\n' "$digest" >"$web/node_modules/.digest"
+}
+
+# Prints the path of a Chromium or Chrome.
+chromium_program() {
+    command -v chromium || command -v chromium-browser || command -v google-chrome
+}
+
+# browser: a Chromium, and a font without which it draws no letters.
+browser() {
+    local program
+    if [ -x "$peers/chromium" ]; then
+        return
+    fi
+    program=$(chromium_program) || {
+        apt_install "the browser Chromium" chromium fonts-dejavu-core
+        program=$(chromium_program) || fail "Chromium was installed, but is not in PATH"
+    }
+    ln -sfn "$program" "$peers/chromium"
+}
+
+[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | model | postgres) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, model, postgres" ;;
+    tools | python | model | postgres | node | browser) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser" ;;
     esac
 done

@@ -6,7 +6,9 @@
 mod architecture;
 mod auth;
 mod auth_chroma;
+mod clients;
 mod crash;
+mod documentation;
 mod fetch_github;
 mod grpc;
 mod grpc_errors;

@@ -2,8 +2,10 @@
 //!
 //! A missing peer fails the test with the command that provides it; nothing is skipped or imitated.
 
+pub mod browser;
 pub mod chroma;
 pub mod dynamic;
+pub mod examples;
 pub mod gate;
 pub mod git_server;
 pub mod grpc_web;

@@ -55,11 +55,16 @@ impl Deployment {
         self
     }
 
+    /// The options as variables of the environment.
+    pub fn environment(&self) -> impl Iterator<Item = (String, String)> {
+        self.options.iter().cloned()
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command
             .args(arguments)
-            .envs(self.options.iter().cloned())
+            .envs(self.environment())
             .env_remove("RUST_LOG");
         command
     }
