@@ -17,6 +17,7 @@ mod grpc_wire;
 mod harness;
 mod index;
 mod rest;
+mod rest_contract;
 mod rest_errors;
 mod store_api_keys;
 mod store_claims;

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::harness::{
     chroma::ChromaDatabase,
+    documented::Documented,
     git_server::{Change, Repository},
     rest::RestClient,
     scenario::Scenario,
@@ -224,8 +225,14 @@ async fn an_invocation_shows_every_state_in_the_documented_form() {
     let path = |id: &str| format!("/api/v1/invocations/{id}");
 
     let cancelled = invoke(&rest, &good, &body("first")).await;
+    let documented = Documented::read();
+    let assert_shown = async |id: &str, expected: Value| {
+        documented.check_published("Job", &expected);
+        documented.check_older("Invocation", &expected);
+        assert_eq!(rest.get(&path(id)).await, (200, expected));
+    };
     let expected = form(&cancelled, &good, "first", json!("pending")).await;
-    assert_eq!(rest.get(&path(&cancelled)).await, (200, expected));
+    assert_shown(&cancelled, expected).await;
     let (status, busy) = rest
         .post(&format!("/api/v1/sources/{good}/invocations"), &body("first"))
         .await;
@@ -236,7 +243,7 @@ async fn an_invocation_shows_every_state_in_the_documented_form() {
     );
     assert_eq!(rest.put(&path(&cancelled)).await, (202, json!({})));
     let expected = form(&cancelled, &good, "first", json!("cancelled")).await;
-    assert_eq!(rest.get(&path(&cancelled)).await, (200, expected));
+    assert_shown(&cancelled, expected).await;
     let refused = json!({
         "error": "FailedPreconditionError",
         "message": format!("invocation {cancelled} is cancelled; only a pending invocation can be cancelled"),
@@ -261,7 +268,7 @@ async fn an_invocation_shows_every_state_in_the_documented_form() {
         }
     })
     .await;
-    assert_eq!(rest.get(&path(&complete)).await, (200, expected));
+    assert_shown(&complete, expected).await;
     stuck.kill();
 
     let worker = scenario.deployment.start_role("worker");
@@ -277,12 +284,12 @@ async fn an_invocation_shows_every_state_in_the_documented_form() {
         "duration_ms": took.seconds * 1_000 + i64::from(took.nanos) / 1_000_000,
     }});
     let expected = form(&complete, &good, "second", status).await;
-    assert_eq!(rest.get(&path(&complete)).await, (200, expected));
+    assert_shown(&complete, expected).await;
     let failure = invocation(&scenario, &service, &failed).await.failure.unwrap();
     assert!(failure.message.contains("owner/missing"), "{failure:?}");
     let status = json!({"failed": {"error": failure.message}});
     let expected = form(&failed, &missing, "third", status).await;
-    assert_eq!(rest.get(&path(&failed)).await, (200, expected));
+    assert_shown(&failed, expected).await;
 
     for (status, id) in [
         ("cancelled", cancelled),

@@ -33,6 +33,7 @@ async fn a_wrong_field_of_a_source_is_named() {
     let service = scenario.deployment.start_role("api");
     let rest = RestClient::new(&service, &scenario.admin);
     let cases = [
+        ("database_name", json!({"database_name": null})),
         ("database_name", json!({"database_name": ""})),
         ("database_name", json!({"database_name": "a/b"})),
         ("database_name", json!({"database_name": "a\0b"})),
@@ -41,6 +42,7 @@ async fn a_wrong_field_of_a_source_is_named() {
         ("github", json!({"github": "owner/name"})),
         // The fields of an object in an array are none.
         ("github", json!({"github": ["owner/name", null, null]})),
+        ("github.repository", json!({"github": {}})),
         ("github.repository", json!({"github": {"repository": "name"}})),
         (
             "github.repository",
@@ -244,6 +246,12 @@ async fn a_wrong_parameter_or_id_is_named() {
             "github.repository",
             "sources?source_type=github&github.repository=name",
         ),
+        ("github.app_id", "invocations?github.app_id=1"),
+        (
+            "github.app_id",
+            "invocations?source_type=github&github.app_id=a%20b",
+        ),
+        ("github.repository", "invocations?github.repository=a%2Fb"),
         ("source_id", "invocations?source_id=not-a-uuid"),
         (
             "database_name",

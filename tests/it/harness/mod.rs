@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod chroma;
+pub mod documented;
 pub mod dynamic;
 pub mod examples;
 pub mod gate;
