@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod filter;
 mod invocations;
+mod number;
 mod sources;
 mod types;
 
