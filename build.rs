@@ -1,8 +1,17 @@
-//! Compiles the protobuf contract with a compiler written in Rust, so that no `protoc` is needed.
+//! Compiles the protobuf contract with a compiler written in Rust, so that no `protoc` is needed, and
+//! unpacks Swagger UI from the crate that carries its release, so that nothing is downloaded.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{
+    env,
+    error::Error,
+    fs::{self, File},
+    io::{self, Cursor},
+    path::{Path, PathBuf},
+};
 
 use prost::Message;
+use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
+use zip::ZipArchive;
 
 const PROTOS: [&str; 4] = [
     "chromasync/v1/source.proto",
@@ -11,11 +20,30 @@ const PROTOS: [&str; 4] = [
     "chromasync/v1/invocation_service.proto",
 ];
 
+/// What `GET /docs` serves of Swagger UI.
+const SWAGGER_UI_FILES: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors)?;
+    unpack_swagger_ui(&out)
+}
+
+/// Writes the files into `out`; in the archive they lie in `swagger-ui-{version}/dist/`.
+fn unpack_swagger_ui(out: &Path) -> Result<(), Box<dyn Error>> {
+    let mut archive = ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED))?;
+    for file in SWAGGER_UI_FILES {
+        let wanted = format!("/dist/{file}");
+        let names: Vec<String> = archive
+            .file_names()
+            .map(|name| name.map(Into::into))
+            .collect::<Result<_, _>>()?;
+        let name = names.iter().find(|name| name.ends_with(&wanted));
+        let name = name.ok_or_else(|| format!("Swagger UI has no {file}"))?;
+        io::copy(&mut archive.by_name(name)?, &mut File::create(out.join(file))?)?;
+    }
     Ok(())
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod fetch;
 pub mod grpc;
 pub mod index;
+pub mod openapi;
 pub mod proto;
 pub mod rest;
 pub mod seal;

@@ -5,6 +5,7 @@
 
 mod keys;
 mod migrate;
+mod openapi;
 mod output;
 mod remote;
 mod search;
@@ -39,6 +40,8 @@ enum Command {
     Migrate(migrate::Arguments),
     /// Create, list and revoke API keys.
     Keys(keys::Arguments),
+    /// Print the OpenAPI document of the REST surface, as GET /openapi.json answers it.
+    Openapi,
     /// Sync a repository into a collection and follow it to its end.
     Sync(sync::Arguments),
     /// Follow an invocation to its end.
@@ -64,6 +67,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.flags(),
         Command::Migrate(_)
         | Command::Keys(_)
+        | Command::Openapi
         | Command::Sync(_)
         | Command::Watch(_)
         | Command::Search(_) => Vec::new(),
@@ -79,6 +83,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Serve(arguments) => serve::run(arguments, config).await,
             Command::Migrate(arguments) => migrate::run(arguments, &config).await,
             Command::Keys(arguments) => keys::run(arguments, &config).await,
+            Command::Openapi => Ok(openapi::run(&config)),
             Command::Sync(arguments) => sync::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
             Command::Search(arguments) => search::run(arguments, &config).await,

@@ -8,7 +8,10 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use http::{HeaderValue, StatusCode, header::RETRY_AFTER};
+use http::{
+    HeaderValue, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, FieldViolation, Reason};
@@ -115,6 +118,12 @@ fn refused(error: &Error) -> Response {
         error.code(),
         ErrorCode::ResourceExhausted | ErrorCode::Unavailable
     );
+    if error.code() == ErrorCode::Unauthenticated {
+        // HTTP asks for the scheme that a token may be sent with (RFC 9110, section 11.6.1).
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     let delay = error.retry_after().or(waits.then_some(Duration::from_secs(1)));
     if let Some(delay) = delay {
         response

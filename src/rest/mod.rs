@@ -3,10 +3,12 @@
 //! Absent on purpose: rules, and any use of `grpc/`. Every answer that is not a success has the
 //! documented error body, those of the router included.
 
+mod docs;
 mod error;
 mod extract;
 mod filter;
 mod invocations;
+mod number;
 mod sources;
 mod types;
 
@@ -14,8 +16,9 @@ use axum::{
     Router,
     extract::State,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
+use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
 
 use self::{error::RestError, extract::Query};
@@ -23,6 +26,7 @@ use crate::{
     app::App,
     domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order, PageRequest},
     error::{Error, FieldViolation, Reason},
+    openapi,
 };
 
 /// What the REST surface needs to be told.
@@ -37,36 +41,60 @@ pub struct RestOptions {
 struct RestState {
     app: App,
     max_request_bytes: usize,
+    openapi: Bytes,
 }
 
 /// The documented paths. Has no fallback: see [`not_found`].
 pub fn router(app: App, options: RestOptions) -> Router {
+    let models = app.catalog().models().iter().map(|model| model.name.as_str());
+    let openapi = openapi::document(models).into();
     let state = RestState {
         app,
+        openapi,
         max_request_bytes: options.max_request_bytes,
     };
-    Router::new()
-        .route("/health", get(health))
-        .route("/api/v1/sources", get(sources::list).post(sources::create))
-        .route(
-            "/api/v1/sources/{source_id}",
-            get(sources::get).delete(sources::delete),
-        )
-        .route(
-            "/api/v1/sources/{source_id}/invocations",
-            post(invocations::create),
-        )
-        .route(
-            "/api/v1/sources/{source_id}/invocations/latest-by-keys",
-            post(invocations::latest_by_keys),
-        )
-        .route("/api/v1/invocations", get(invocations::list))
-        .route(
-            "/api/v1/invocations/{invocation_id}",
-            get(invocations::get).put(invocations::cancel),
-        )
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, (path, methods)| {
+            router.route(path, methods)
+        })
         .method_not_allowed_fallback(method_not_allowed)
         .with_state(state)
+}
+
+/// Every path that is served, with its methods; tests compare it with the OpenAPI document.
+fn routes() -> [(&'static str, MethodRouter<RestState>); 12] {
+    [
+        ("/health", get(health)),
+        ("/openapi.json", get(docs::openapi)),
+        ("/docs", get(docs::page)),
+        ("/docs/start.js", get(docs::start)),
+        ("/docs/swagger-ui.css", get(docs::style)),
+        ("/docs/swagger-ui-bundle.js", get(docs::bundle)),
+        ("/api/v1/sources", get(sources::list).post(sources::create)),
+        (
+            "/api/v1/sources/{source_id}",
+            get(sources::get).delete(sources::delete),
+        ),
+        (
+            "/api/v1/sources/{source_id}/invocations",
+            post(invocations::create),
+        ),
+        (
+            "/api/v1/sources/{source_id}/invocations/latest-by-keys",
+            post(invocations::latest_by_keys),
+        ),
+        ("/api/v1/invocations", get(invocations::list)),
+        (
+            "/api/v1/invocations/{invocation_id}",
+            get(invocations::get).put(invocations::cancel),
+        ),
+    ]
+}
+
+/// The paths that are served, as templates such as `/api/v1/sources/{source_id}`.
+pub fn paths() -> Vec<&'static str> {
+    routes().into_iter().map(|(path, _)| path).collect()
 }
 
 /// Answers a path that nothing serves.

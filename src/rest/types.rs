@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::extract::Object;
+use super::{extract::Object, number::whole_number};
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
@@ -59,10 +59,13 @@ pub(super) struct DenseBody {
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum ChunkingBody {
     TreeSitter {
+        #[serde(default, deserialize_with = "whole_number")]
         max_size_bytes: Option<u64>,
     },
     Lines {
+        #[serde(default, deserialize_with = "whole_number")]
         max_lines: Option<u64>,
+        #[serde(default, deserialize_with = "whole_number")]
         max_size_bytes: Option<u64>,
     },
 }

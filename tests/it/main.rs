@@ -16,6 +16,7 @@ mod grpc_listings;
 mod grpc_wire;
 mod harness;
 mod index;
+mod openapi;
 mod rest;
 mod rest_contract;
 mod rest_errors;

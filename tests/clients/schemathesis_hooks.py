@@ -1,0 +1,21 @@
+"""What a schema cannot say: which parameters go together, and what a glob pattern is."""
+
+import schemathesis
+from hypothesis import strategies
+
+GLOB_PARTS = ("*", "?", "**/", "/", ".", "a", "ü", "[a-z]", "[!0-9]", "{a,b*}", "\\*", "src", "-")
+
+schemathesis.openapi.format(
+    "glob", strategies.lists(strategies.sampled_from(GLOB_PARTS), min_size=1, max_size=12).map("".join)
+)
+
+
+@schemathesis.hook
+def before_call(context, case, kwargs):
+    """Makes what is meant to be accepted keep the rules that the descriptions of the parameters give."""
+    if case.meta is None or not case.meta.generation.mode.is_positive or not case.query:
+        return
+    if "source_id" in case.query:
+        case.query.pop("database_name", None)
+    if "github.app_id" in case.query or "github.repository" in case.query:
+        case.query["source_type"] = "github"
