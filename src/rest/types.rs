@@ -133,7 +133,7 @@ pub(super) struct CreateInvocationAnswer {
 }
 
 /// A source as the documentation has it.
-pub(super) fn source(source: Source) -> Value {
+pub fn source(source: Source) -> Value {
     let Source {
         id,
         tenant: _,
@@ -191,7 +191,7 @@ fn chunking_value(chunking: Chunking) -> Value {
 }
 
 /// An invocation as the documentation has it.
-pub(super) fn invocation(invocation: &Invocation) -> Value {
+pub fn invocation(invocation: &Invocation) -> Value {
     let kind = match &invocation.input {
         InvocationInput::Github { reference } => {
             let identifier = match reference {
