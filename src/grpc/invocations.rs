@@ -10,10 +10,7 @@ use uuid::Uuid;
 use super::{authenticate, deadline, requests, status::from_error};
 use crate::{
     app::{App, watch::Update},
-    domain::{
-        ids::InvocationId,
-        page::{decode_token, encode_token, page_size},
-    },
+    domain::{ids::InvocationId, page::encode_token},
     error::{Error, FieldViolation},
     proto::{self, invocation_service_server::InvocationService},
     store::DocumentPage,
@@ -132,17 +129,13 @@ impl InvocationService for Invocations {
         request: Request<proto::ListDocumentsRequest>,
     ) -> Result<Response<proto::ListDocumentsResponse>, Status> {
         let auth = authenticate(&self.app, &request).await?;
-        let proto::ListDocumentsRequest {
+        let requests::DocumentListing {
             invocation_id: id,
             outcome,
-            page_size: size,
-            page_token,
-        } = request.into_inner();
-        let id = invocation_id(&id)?;
-        let outcome = requests::outcome(outcome).map_err(from_error)?;
-        let size = page_size(size).map_err(|violation| from_error(violation.into()))?;
-        let listing = format!("documents {id} {outcome:?}");
-        let after = document_position(&listing, &page_token).map_err(from_error)?;
+            size,
+            after,
+            listing,
+        } = requests::document_listing(request.into_inner()).map_err(from_error)?;
         // One row more than asked for tells whether another page follows.
         let page = DocumentPage {
             after,
@@ -170,17 +163,10 @@ impl InvocationService for Invocations {
     ) -> Result<Response<Self::WatchInvocationStream>, Status> {
         let end = deadline::timeout(request.metadata().as_ref()).map(|timeout| Instant::now() + timeout);
         let auth = authenticate(&self.app, &request).await?;
-        let proto::WatchInvocationRequest {
-            invocation_id: id,
-            after_revision,
-        } = request.into_inner();
-        let after = after_revision
-            .map(|after| u64::try_from(after).map_err(|_| negative_revision(after)))
-            .transpose()
-            .map_err(from_error)?;
+        let (id, after) = requests::watch(request.into_inner()).map_err(from_error)?;
         let updates = self
             .app
-            .watch_invocation(&auth, invocation_id(&id)?, after)
+            .watch_invocation(&auth, id, after)
             .await
             .map_err(from_error)?;
         let message = |update: Result<Update, Error>| update.map(Into::into).map_err(from_error);
@@ -189,18 +175,4 @@ impl InvocationService for Invocations {
             None => Box::pin(updates.map(message)),
         }))
     }
-}
-
-/// The ordinal that a page token of ListDocuments carries.
-fn document_position(listing: &str, token: &str) -> Result<Option<u32>, Error> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(
-        u32::try_from(decode_token(listing, token)?.as_u128()).unwrap_or(u32::MAX),
-    ))
-}
-
-fn negative_revision(after: i64) -> Error {
-    FieldViolation::new("after_revision", format!("must not be negative, is {after}")).into()
 }

@@ -6,7 +6,7 @@
 mod convert;
 pub mod deadline;
 mod invocations;
-mod requests;
+pub mod requests;
 mod sources;
 pub mod status;
 

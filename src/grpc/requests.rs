@@ -8,7 +8,7 @@ use crate::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelCatalog, ModelForm},
         globs::Globs,
-        ids::{SourceId, parse_uuid},
+        ids::{InvocationId, SourceId, parse_uuid},
         invocation::{GitReference, InvocationFilter, InvocationInput, NewInvocation, StateName},
         names::{CollectionName, DatabaseName},
         page::{Order, PageRequest, decode_token, page_size},
@@ -21,7 +21,10 @@ use crate::{
     store::OutcomeName,
 };
 
-/// CreateSource, checked against the models served.
+/// CreateSource, checked against the models served; with the `request_id`.
+///
+/// # Errors
+/// INVALID_FIELD, UNKNOWN_MODEL with the field.
 pub fn new_source(
     request: proto::CreateSourceRequest,
     catalog: &ModelCatalog,
@@ -125,7 +128,10 @@ fn resolve_chunking(request: ChunkingRequest, model_tokens: u32) -> Result<Chunk
     })?)
 }
 
-/// CreateInvocation.
+/// CreateInvocation: the source, what is asked of it, and the `request_id`.
+///
+/// # Errors
+/// INVALID_FIELD with the field.
 pub fn new_invocation(
     request: proto::CreateInvocationRequest,
 ) -> Result<(SourceId, NewInvocation, Option<Uuid>)> {
@@ -158,6 +164,9 @@ pub fn new_invocation(
 }
 
 /// ListSources: the filter, the page, and the text that its tokens belong to.
+///
+/// # Errors
+/// INVALID_FIELD, INVALID_PAGE_TOKEN with the field.
 pub fn source_listing(request: proto::ListSourcesRequest) -> Result<(SourceFilter, PageRequest, String)> {
     let proto::ListSourcesRequest {
         database_name,
@@ -186,6 +195,9 @@ pub fn source_listing(request: proto::ListSourcesRequest) -> Result<(SourceFilte
 }
 
 /// ListInvocations: the filter, the page, and the text that its tokens belong to.
+///
+/// # Errors
+/// INVALID_FIELD, INVALID_PAGE_TOKEN with the field.
 pub fn invocation_listing(
     request: proto::ListInvocationsRequest,
 ) -> Result<(InvocationFilter, PageRequest, String)> {
@@ -219,8 +231,69 @@ pub fn invocation_listing(
     Ok((filter, page, listing))
 }
 
+/// What ListDocuments asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentListing {
+    /// Whose documents.
+    pub invocation_id: InvocationId,
+    /// Only those with this outcome.
+    pub outcome: Option<OutcomeName>,
+    /// The most rows, 1..=1000.
+    pub size: u32,
+    /// Start after the document with this ordinal.
+    pub after: Option<u32>,
+    /// The text that page tokens belong to.
+    pub listing: String,
+}
+
+/// ListDocuments.
+///
+/// # Errors
+/// INVALID_FIELD, INVALID_PAGE_TOKEN with the field.
+pub fn document_listing(request: proto::ListDocumentsRequest) -> Result<DocumentListing> {
+    let proto::ListDocumentsRequest {
+        invocation_id,
+        outcome: outcome_number,
+        page_size: size,
+        page_token,
+    } = request;
+    let invocation_id: InvocationId = invocation_id.parse()?;
+    let outcome = outcome(outcome_number)?;
+    let size = page_size(size)?;
+    let listing = format!("documents {invocation_id} {outcome:?}");
+    let after = if page_token.is_empty() {
+        None
+    } else {
+        let position = decode_token(&listing, &page_token)?.as_u128();
+        Some(u32::try_from(position).unwrap_or(u32::MAX))
+    };
+    Ok(DocumentListing {
+        invocation_id,
+        outcome,
+        size,
+        after,
+        listing,
+    })
+}
+
+/// WatchInvocation: the invocation, and the last revision that the caller saw.
+///
+/// # Errors
+/// INVALID_FIELD with the field.
+pub fn watch(request: proto::WatchInvocationRequest) -> Result<(InvocationId, Option<u64>)> {
+    let proto::WatchInvocationRequest {
+        invocation_id,
+        after_revision,
+    } = request;
+    let negative = |after| FieldViolation::new("after_revision", format!("must not be negative, is {after}"));
+    let after = after_revision
+        .map(|after| u64::try_from(after).map_err(|_| negative(after)))
+        .transpose()?;
+    Ok((invocation_id.parse()?, after))
+}
+
 /// `Document.Outcome` of a filter; unspecified means every outcome.
-pub fn outcome(number: i32) -> Result<Option<OutcomeName>> {
+fn outcome(number: i32) -> Result<Option<OutcomeName>> {
     use proto::document::Outcome;
 
     match Outcome::try_from(number) {

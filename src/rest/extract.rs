@@ -3,7 +3,7 @@
 use std::{fmt, marker::PhantomData};
 
 use axum::{
-    body::to_bytes,
+    body::{Bytes, to_bytes},
     extract::{FromRequest, FromRequestParts, Path, Request},
 };
 use http::{HeaderMap, StatusCode, header::CONTENT_TYPE, request::Parts};
@@ -76,27 +76,32 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     type Rejection = RestError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RestError> {
-        let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
-        let Some(value) = values.next() else {
-            return Ok(Self(None));
-        };
-        if values.next().is_some() {
-            return Err(FieldViolation::new(IDEMPOTENCY_KEY, "must be given once").into());
-        }
-        let text = value.to_str().unwrap_or_default();
-        let bare = text
-            .strip_prefix('"')
-            .and_then(|text| text.strip_suffix('"'))
-            .unwrap_or(text);
-        if !(1..=MAX_KEY_CHARACTERS).contains(&bare.len())
-            || !bare.bytes().all(|byte| byte.is_ascii_graphic())
-        {
-            let problem =
-                format!("must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters without spaces");
-            return Err(FieldViolation::new(IDEMPOTENCY_KEY, problem).into());
-        }
-        Ok(Self(Some(request_id(bare))))
+        Ok(Self(read_request_id(&parts.headers)?))
     }
+}
+
+/// The id that stands for the `Idempotency-Key` of a request; none when the header is absent.
+///
+/// # Errors
+/// Names `Idempotency-Key` when it is given twice or is not 1 to 255 visible ASCII characters.
+pub fn read_request_id(headers: &HeaderMap) -> Result<Option<Uuid>, FieldViolation> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(FieldViolation::new(IDEMPOTENCY_KEY, "must be given once"));
+    }
+    let text = value.to_str().unwrap_or_default();
+    let bare = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+        .unwrap_or(text);
+    if !(1..=MAX_KEY_CHARACTERS).contains(&bare.len()) || !bare.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let problem = format!("must be 1 to {MAX_KEY_CHARACTERS} visible ASCII characters without spaces");
+        return Err(FieldViolation::new(IDEMPOTENCY_KEY, problem));
+    }
+    Ok(Some(request_id(bare)))
 }
 
 /// The id that stands for a key: itself where it is one, else a UUID of version 8 made of its SHA-256.
@@ -108,10 +113,10 @@ fn request_id(key: &str) -> Uuid {
     })
 }
 
-/// A JSON body of a limited size.
-pub(super) struct JsonBody<T>(pub(super) T);
+/// A body of a limited size that is declared to be JSON; [`read_object`] reads it.
+pub(super) struct JsonBody(pub(super) Bytes);
 
-impl<T: DeserializeOwned> FromRequest<RestState> for JsonBody<T> {
+impl FromRequest<RestState> for JsonBody {
     type Rejection = RestError;
 
     async fn from_request(request: Request, state: &RestState) -> Result<Self, RestError> {
@@ -124,17 +129,22 @@ impl<T: DeserializeOwned> FromRequest<RestState> for JsonBody<T> {
                 format!("the body must have at most {limit} bytes and arrive whole"),
             )
         })?;
-        let mut deserializer = serde_json::Deserializer::from_slice(&bytes);
-        let Object(value) =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
-        deserializer.end().map_err(|error| {
-            Error::new(
-                Reason::MalformedRequest,
-                format!("the body is not one JSON value: {error}"),
-            )
-        })?;
-        Ok(Self(value))
+        Ok(Self(bytes))
     }
+}
+
+/// Reads a body that is one JSON object.
+pub(super) fn read_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let Object(value) =
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+    deserializer.end().map_err(|error| {
+        Error::new(
+            Reason::MalformedRequest,
+            format!("the body is not one JSON value: {error}"),
+        )
+    })?;
+    Ok(value)
 }
 
 /// A value that is written as a JSON object. By itself a struct would also be read from an array of its
@@ -203,27 +213,24 @@ fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
 #[derive(Debug)]
 pub(super) struct Query(Vec<(String, String)>);
 
-impl<S: Sync> FromRequestParts<S> for Query {
-    type Rejection = RestError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, RestError> {
-        let text = parts.uri.query().unwrap_or_default();
+impl Query {
+    /// Reads the query of a URI; none has no parameters.
+    pub(super) fn parse(query: Option<&str>) -> Result<Self, FieldViolation> {
+        let text = query.unwrap_or_default();
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(text.as_bytes())
             .into_owned()
             .collect();
         for (index, (name, value)) in pairs.iter().enumerate() {
             if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(FieldViolation::new(name, "must be given once").into());
+                return Err(FieldViolation::new(name, "must be given once"));
             }
             if value.contains('\0') {
-                return Err(FieldViolation::new(name, "must not contain a NUL character").into());
+                return Err(FieldViolation::new(name, "must not contain a NUL character"));
             }
         }
         Ok(Self(pairs))
     }
-}
 
-impl Query {
     /// Takes the value of a parameter.
     pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let index = self.0.iter().position(|(known, _)| known == name)?;

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State};
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, required},
+    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
     types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody},
@@ -19,8 +19,9 @@ use crate::{
         ids::{InvocationId, SourceId},
         invocation::{InvocationFilter, InvocationInput, NewInvocation, StateName},
         names::{CollectionName, DatabaseName},
+        page::PageRequest,
     },
-    error::FieldViolation,
+    error::{Error, FieldViolation},
 };
 
 const LIST_PARAMETERS: [&str; 9] = [
@@ -40,9 +41,9 @@ pub(super) async fn create(
     Caller(auth): Caller,
     PathId(source_id): PathId<SourceId>,
     RequestId(request_id): RequestId,
-    JsonBody(body): JsonBody<CreateInvocationBody>,
+    JsonBody(body): JsonBody,
 ) -> RestResult<(StatusCode, Json<CreateInvocationAnswer>)> {
-    let new = new_invocation(body)?;
+    let new = read_new_invocation(&body)?;
     let invocation = state
         .app
         .create_invocation(&auth, source_id, new, request_id)
@@ -75,8 +76,21 @@ pub(super) async fn cancel(
 pub(super) async fn list(
     State(state): State<RestState>,
     Caller(auth): Caller,
-    mut query: Query,
+    uri: Uri,
 ) -> RestResult<Json<Vec<Value>>> {
+    let (filter, page) = read_invocation_listing(uri.query())?;
+    let page = state.app.list_invocations(&auth, &filter, &page).await?;
+    Ok(Json(page.items.iter().map(types::invocation).collect()))
+}
+
+/// Reads the query of `GET /api/v1/invocations`.
+///
+/// # Errors
+/// Names the parameter that is unknown, repeated or has a value that is not allowed.
+pub fn read_invocation_listing(
+    query: Option<&str>,
+) -> Result<(InvocationFilter, PageRequest), FieldViolation> {
+    let mut query = Query::parse(query)?;
     let TypeFilter {
         source_type,
         github_app_id,
@@ -98,17 +112,16 @@ pub(super) async fn list(
     };
     let page = page(&mut query)?;
     query.finish(&LIST_PARAMETERS)?;
-    let page = state.app.list_invocations(&auth, &filter, &page).await?;
-    Ok(Json(page.items.iter().map(types::invocation).collect()))
+    Ok((filter, page))
 }
 
 pub(super) async fn latest_by_keys(
     State(state): State<RestState>,
     Caller(auth): Caller,
     PathId(source_id): PathId<SourceId>,
-    JsonBody(LatestByKeysBody { object_keys }): JsonBody<LatestByKeysBody>,
+    JsonBody(body): JsonBody,
 ) -> RestResult<Json<BTreeMap<String, Value>>> {
-    let object_keys = required("object_keys", object_keys)?;
+    let object_keys = read_object_keys(&body)?;
     let latest = state
         .app
         .latest_invocations(&auth, source_id, &object_keys)
@@ -119,6 +132,23 @@ pub(super) async fn latest_by_keys(
             .map(|(key, invocation)| (key.clone(), types::invocation(invocation)))
             .collect(),
     ))
+}
+
+/// Reads the body of `latest-by-keys`. How many and how long the keys may be is the use case's to say.
+///
+/// # Errors
+/// MALFORMED_REQUEST for what is not one JSON object, INVALID_FIELD with the field.
+pub fn read_object_keys(bytes: &[u8]) -> Result<Vec<String>, Error> {
+    let LatestByKeysBody { object_keys } = read_object(bytes)?;
+    Ok(required("object_keys", object_keys)?)
+}
+
+/// Reads the body of `POST /api/v1/sources/{source_id}/invocations`.
+///
+/// # Errors
+/// MALFORMED_REQUEST for what is not one JSON object, INVALID_FIELD with the field.
+pub fn read_new_invocation(bytes: &[u8]) -> Result<NewInvocation, Error> {
+    Ok(new_invocation(read_object(bytes)?)?)
 }
 
 /// The body, checked. Fields that only S3 sources take are refused by name.

@@ -22,6 +22,13 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Uri};
 
 use self::{error::RestError, extract::Query};
+// What a request says and what an answer shows, without a server around it.
+pub use self::{
+    extract::read_request_id,
+    invocations::{read_invocation_listing, read_new_invocation, read_object_keys},
+    sources::{read_new_source, read_source_listing},
+    types::{invocation as write_invocation, source as write_source},
+};
 use crate::{
     app::App,
     domain::page::{DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE, Order, PageRequest},

@@ -1,13 +1,13 @@
 //! `/api/v1/sources`.
 
 use axum::{Json, extract::State};
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde_json::Value;
 
 use super::{
     RestState,
     error::RestResult,
-    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, required},
+    extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
     types::{self, CreateSourceAnswer, CreateSourceBody, DenseBody, EmbeddingBody, GithubBody},
@@ -19,6 +19,7 @@ use crate::{
         globs::Globs,
         ids::SourceId,
         names::DatabaseName,
+        page::PageRequest,
         source::{GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings},
     },
     error::{Error, FieldViolation},
@@ -38,9 +39,9 @@ pub(super) async fn create(
     State(state): State<RestState>,
     Caller(auth): Caller,
     RequestId(request_id): RequestId,
-    JsonBody(body): JsonBody<CreateSourceBody>,
+    JsonBody(body): JsonBody,
 ) -> RestResult<(StatusCode, Json<CreateSourceAnswer>)> {
-    let new = new_source(body, state.app.catalog())?;
+    let new = read_new_source(&body, state.app.catalog())?;
     let source = state.app.create_source(&auth, new, request_id).await?;
     Ok((
         StatusCode::CREATED,
@@ -70,8 +71,19 @@ pub(super) async fn delete(
 pub(super) async fn list(
     State(state): State<RestState>,
     Caller(auth): Caller,
-    mut query: Query,
+    uri: Uri,
 ) -> RestResult<Json<Vec<Value>>> {
+    let (filter, page) = read_source_listing(uri.query())?;
+    let page = state.app.list_sources(&auth, &filter, &page).await?;
+    Ok(Json(page.items.into_iter().map(types::source).collect()))
+}
+
+/// Reads the query of `GET /api/v1/sources`.
+///
+/// # Errors
+/// Names the parameter that is unknown, repeated or has a value that is not allowed.
+pub fn read_source_listing(query: Option<&str>) -> Result<(SourceFilter, PageRequest), FieldViolation> {
+    let mut query = Query::parse(query)?;
     let TypeFilter {
         source_type,
         github_app_id,
@@ -88,8 +100,15 @@ pub(super) async fn list(
     };
     let page = page(&mut query)?;
     query.finish(&LIST_PARAMETERS)?;
-    let page = state.app.list_sources(&auth, &filter, &page).await?;
-    Ok(Json(page.items.into_iter().map(types::source).collect()))
+    Ok((filter, page))
+}
+
+/// Reads the body of `POST /api/v1/sources`; the model is one of `catalog`.
+///
+/// # Errors
+/// MALFORMED_REQUEST for what is not one JSON object, INVALID_FIELD and UNKNOWN_MODEL with the field.
+pub fn read_new_source(bytes: &[u8], catalog: &ModelCatalog) -> Result<NewSource, Error> {
+    new_source(read_object(bytes)?, catalog)
 }
 
 /// The body, checked.

@@ -136,7 +136,7 @@ pub(super) struct CreateInvocationAnswer {
 }
 
 /// A source as the documentation has it.
-pub(super) fn source(source: Source) -> Value {
+pub fn source(source: Source) -> Value {
     let Source {
         id,
         tenant: _,
@@ -194,7 +194,7 @@ fn chunking_value(chunking: Chunking) -> Value {
 }
 
 /// An invocation as the documentation has it.
-pub(super) fn invocation(invocation: &Invocation) -> Value {
+pub fn invocation(invocation: &Invocation) -> Value {
     let kind = match &invocation.input {
         InvocationInput::Github { reference } => {
             let identifier = match reference {
