@@ -125,10 +125,9 @@ impl Authenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid());
         }
-        let now = self.store.now().await?;
         let key = self
             .store
-            .find_api_key(&token_digest(token), now)
+            .find_api_key(&token_digest(token))
             .await?
             .ok_or_else(invalid)?;
         Ok(Auth {
