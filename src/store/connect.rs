@@ -18,6 +18,8 @@ const SQLITE_OPEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long a pooled connection may be idle before it is checked when it is next used.
 const CHECK_AFTER_IDLE: Duration = Duration::from_secs(30);
 
+/// What `log.filter` calls the log of statements: `info,sql=debug` shows each.
+const STATEMENT_LOG: &str = "sql";
 /// A statement that takes longer is logged as a warning, whatever the log's filter says of others.
 const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
@@ -88,9 +90,9 @@ fn log_statement(ran: &metric::Info<'_>) {
     let milliseconds = ran.elapsed.as_secs_f64() * 1e3;
     let (sql, failed) = (ran.statement.sql.as_str(), ran.failed);
     if ran.elapsed >= SLOW_STATEMENT {
-        tracing::warn!(milliseconds, failed, sql, "slow statement");
+        tracing::warn!(target: STATEMENT_LOG, milliseconds, failed, sql, "slow statement");
     } else {
-        tracing::debug!(milliseconds, failed, sql, "statement");
+        tracing::debug!(target: STATEMENT_LOG, milliseconds, failed, sql, "statement");
     }
 }
 
