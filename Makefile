@@ -70,6 +70,14 @@ migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and co
 bench: peers ## Run the benchmarks
 	cargo bench --locked
 
+.PHONY: bench-rpc
+bench-rpc: peers ## Measure the calls against a bare tonic service and the databases, and listings at a million rows
+	cargo bench --locked --bench rpc
+
+.PHONY: bench-lists
+bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
+	cargo bench --locked --bench rpc -- lists
+
 .PHONY: release
 release: ## Build the optimised binary, target/release/chroma-sync
 	@$(PEERS) tools

@@ -178,9 +178,8 @@ fn usable<'a>(token: Option<&'a str>, missing: &'static str) -> Result<&'a str> 
 }
 
 async fn find_key(store: &Store, token: &str) -> Result<Auth> {
-    let now = store.now().await?;
     let key = store
-        .find_api_key(&token_digest(token), now)
+        .find_api_key(&token_digest(token))
         .await?
         .ok_or_else(invalid_token)?;
     Ok(Auth {

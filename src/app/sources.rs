@@ -111,6 +111,6 @@ pub(super) fn source_not_found(id: SourceId) -> Error {
 pub(super) fn request_id_reused() -> Error {
     Error::new(
         Reason::RequestIdReused,
-        "request_id was used before with another request; use a new UUID for a new request",
+        "the request id was used before with another request; use a new one for a new request",
     )
 }

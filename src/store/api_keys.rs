@@ -1,14 +1,20 @@
 //! API keys. A key is found by the digest of its token, so the token itself is never stored.
 
+use std::collections::HashMap;
+
+use futures::future::BoxFuture;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, sea_query::Expr,
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter,
+    QueryOrder, QuerySelect, sea_query::Expr,
 };
 
 use super::{
     Store,
+    coalesce::{Answer, distinct, in_order},
     entities::api_key,
     error::StoreError,
+    paging::padded,
+    reader::Reader,
     stored::{corrupt, decode, encode},
 };
 use crate::domain::{
@@ -87,25 +93,41 @@ impl Store {
         .await
     }
 
-    /// The key of a token, unless it is revoked, or expired at `now`.
+    /// The key of a token, unless it is revoked or has expired by now.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn find_api_key(
-        &self,
-        token_sha256: &[u8; 32],
-        now: Timestamp,
-    ) -> Result<Option<ApiKey>, StoreError> {
-        let not_expired = Condition::any()
-            .add(api_key::Column::ExpireTime.is_null())
-            .add(api_key::Column::ExpireTime.gt(now.0));
-        let select = api_key::Entity::find()
-            .filter(api_key::Column::TokenSha256.eq(token_sha256.to_vec()))
-            .filter(api_key::Column::RevokeTime.is_null())
-            .filter(not_expired);
-        self.read(async |database| select.one(database).await?.map(read).transpose())
+    pub async fn find_api_key(&self, token_sha256: &[u8; 32]) -> Result<Option<ApiKey>, StoreError> {
+        self.within(self.inner.coalesced.api_keys.call(*token_sha256))
             .await
     }
+}
+
+/// The keys of tokens that may be used now.
+pub(super) fn find<'a>(
+    reader: &'a Reader,
+    digests: &'a [[u8; 32]],
+) -> BoxFuture<'a, Result<Vec<Answer<Option<ApiKey>>>, StoreError>> {
+    Box::pin(async move {
+        let wanted = distinct(digests).into_iter().map(|digest| digest.to_vec());
+        let wanted: Vec<Vec<u8>> = wanted.collect();
+        let not_expired = Condition::any()
+            .add(api_key::Column::ExpireTime.is_null())
+            .add(Expr::col(api_key::Column::ExpireTime).gt(reader.now_expression()));
+        let rows = api_key::Entity::find()
+            .filter(api_key::Column::TokenSha256.is_in(padded(&wanted)))
+            .filter(api_key::Column::RevokeTime.is_null())
+            .filter(not_expired)
+            .all(&reader.database)
+            .await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let digest = row.token_sha256.as_slice().try_into();
+            let digest = digest.map_err(|_| corrupt("api_keys.token_sha256", row.id))?;
+            found.insert(digest, read(row));
+        }
+        Ok(in_order(digests, &found))
+    })
 }
 
 async fn insert(transaction: &DatabaseTransaction, row: &api_key::ActiveModel) -> Result<(), StoreError> {

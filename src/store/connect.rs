@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection,
+    ConnectOptions, Database, DatabaseConnection, metric,
     sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
 };
 
@@ -17,6 +17,11 @@ const SQLITE_OPEN_TRIES: u32 = 20;
 const SQLITE_OPEN_PAUSE: Duration = Duration::from_millis(50);
 /// How long a pooled connection may be idle before it is checked when it is next used.
 const CHECK_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// What `log.filter` calls the log of statements: `info,sql=debug` shows each.
+const STATEMENT_LOG: &str = "sql";
+/// A statement that takes longer is logged as a warning, whatever the log's filter says of others.
+const SLOW_STATEMENT: Duration = Duration::from_secs(1);
 
 /// The pools of one database.
 pub(super) enum Pools {
@@ -75,7 +80,20 @@ async fn postgres(options: &StoreOptions) -> Result<DatabaseConnection, StoreErr
     connect
         .statement_timeout(options.statement_timeout)
         .set_application_name("chroma-sync");
-    Ok(Database::connect(connect).await?)
+    let mut database = Database::connect(connect).await?;
+    database.set_metric_callback(log_statement);
+    Ok(database)
+}
+
+/// Tells of each statement that ran, and louder of a slow one. Values are left out: they may be secret.
+fn log_statement(ran: &metric::Info<'_>) {
+    let milliseconds = ran.elapsed.as_secs_f64() * 1e3;
+    let (sql, failed) = (ran.statement.sql.as_str(), ran.failed);
+    if ran.elapsed >= SLOW_STATEMENT {
+        tracing::warn!(target: STATEMENT_LOG, milliseconds, failed, sql, "slow statement");
+    } else {
+        tracing::debug!(target: STATEMENT_LOG, milliseconds, failed, sql, "statement");
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -112,7 +130,11 @@ async fn sqlite(options: &StoreOptions, access: SqliteAccess) -> Result<Database
             Err(StoreError::Contended(_)) if tries < SQLITE_OPEN_TRIES => {
                 tokio::time::sleep(SQLITE_OPEN_PAUSE).await;
             }
-            result => return result,
+            Err(error) => return Err(error),
+            Ok(mut database) => {
+                database.set_metric_callback(log_statement);
+                return Ok(database);
+            }
         }
     }
 }

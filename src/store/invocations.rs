@@ -2,39 +2,45 @@
 //!
 //! What workers do to them is in [`lease`](super::lease).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
+use futures::future::BoxFuture;
 use sea_orm::{
-    ActiveValue::Set,
-    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect,
-    sea_query::{Expr, LockType, OnConflict},
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, Order, QueryFilter,
+    QuerySelect, QueryTrait,
+    sea_query::{Expr, Query, SelectStatement},
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
     Store,
-    entities::{invocation, source},
+    coalesce::{Answer, distinct, in_order},
+    create_invocation::NewRow,
+    entities::invocation,
     error::StoreError,
     paging::{padded, page},
+    reader::Reader,
     scope::Scope,
-    sources::{github_columns, repository_column},
-    stored::{self, StoredInput, StoredPlan, StoredSettings, encode},
-    transition::{record_event, transition},
+    sources::repository_column,
+    stored::{self, StoredInput, StoredInvocation, encode},
+    transition::transition,
 };
-use crate::domain::{
-    ids::{InvocationId, SourceId},
-    invocation::{
-        Invocation, InvocationFilter, InvocationInput, NewInvocation, Phase, StateName, Statistics,
+use crate::{
+    domain::{
+        ids::{InvocationId, SourceId},
+        invocation::{Invocation, InvocationFilter, NewInvocation, Phase, StateName},
+        names::TenantName,
+        page::{Page, PageRequest},
+        source::Source,
+        time::Timestamp,
     },
-    names::TenantName,
-    page::{Page, PageRequest},
-    source::Source,
-    time::Timestamp,
+    seal::Sealed,
 };
-use crate::seal::Sealed;
 
+/// Names of the tables in the search for the newest invocations of keys.
+const NEWEST: &str = "newest";
+const WANTED: &str = "wanted";
 /// Keys that one query looks up.
 const KEYS_A_QUERY: usize = 1_024;
 
@@ -68,17 +74,6 @@ pub enum CancelInvocation {
     NotFound,
 }
 
-/// A row to insert, and what decides a conflict.
-struct NewRow {
-    row: invocation::ActiveModel,
-    tenant: String,
-    source_id: SourceId,
-    database_name: String,
-    collection_name: String,
-    request: Option<(Uuid, Vec<u8>)>,
-    now: Timestamp,
-}
-
 impl Store {
     /// Creates an invocation of `source`, with a copy of its settings. It keeps `chroma_token` until it
     /// ends.
@@ -93,65 +88,9 @@ impl Store {
         request_id: Option<Uuid>,
         chroma_token: Option<Sealed>,
     ) -> Result<CreateInvocation, StoreError> {
-        let NewInvocation { collection, input } = new;
-        let exclusive = match &input {
-            InvocationInput::Github { .. } => true,
-        };
-        let now = self.now().await?;
-        let input_json = encode("invocations.input", &StoredInput::from(&input))?;
-        let plan = StoredPlan {
-            settings: StoredSettings::from(&source.settings),
-            embedding: source.embedding.clone(),
-            chunking: source.chunking,
-        };
-        let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
-        let (github_repository, github_app_id) = github_columns(&source.settings);
-        let row = invocation::ActiveModel {
-            id: Set(InvocationId::generate().0),
-            tenant: Set(tenant.as_str().to_owned()),
-            source_id: Set(Some(source.id.0)),
-            source_type: Set(input.source_type().as_str().to_owned()),
-            database_name: Set(source.database.as_str().to_owned()),
-            collection_name: Set(collection.as_str().to_owned()),
-            exclusive: Set(exclusive),
-            input: Set(input_json),
-            object_key: Set(None),
-            plan: Set(encode("invocations.plan", &plan)?),
-            request_id: Set(request_id),
-            request_sha256: Set(request.as_ref().map(|(_, digest)| digest.clone())),
-            create_time: Set(now.0),
-            state: Set(StateName::Pending.as_str().to_owned()),
-            start_time: Set(None),
-            finish_time: Set(None),
-            failure: Set(None),
-            revision: Set(1),
-            phase: Set(Phase::Queued.as_str().to_owned()),
-            wait: Set(None),
-            statistics: Set(encode("invocations.statistics", &Statistics::default())?),
-            progress_version: Set(0),
-            resolved_commit: Set(None),
-            attempt: Set(0),
-            failures: Set(0),
-            lease_owner: Set(None),
-            lease_expires_at: Set(None),
-            next_attempt_at: Set(now.0),
-            github_repository: Set(github_repository),
-            github_app_id: Set(github_app_id),
-            sealed_chroma_token: Set(chroma_token.map(Sealed::into_bytes)),
-        };
-        let new_row = NewRow {
-            row,
-            tenant: tenant.as_str().to_owned(),
-            source_id: source.id,
-            database_name: source.database.as_str().to_owned(),
-            collection_name: collection.as_str().to_owned(),
-            request,
-            now,
-        };
-        self.write(new_row, |transaction, new_row| {
-            Box::pin(create(transaction, new_row))
-        })
-        .await
+        let row = NewRow::new(tenant, source, new, request_id, chroma_token)?;
+        self.within(self.inner.coalesced.creations.call(Arc::new(row)))
+            .await
     }
 
     /// What an earlier request with this id led to, [`CreateInvocation::Repeated`] or
@@ -184,9 +123,8 @@ impl Store {
         scope: &Scope,
         id: InvocationId,
     ) -> Result<Option<Invocation>, StoreError> {
-        let select = scope.select_invocations().filter(invocation::Column::Id.eq(id.0));
-        self.read(async |database| select.one(database).await?.map(stored::invocation).transpose())
-            .await
+        let found = self.within(self.inner.coalesced.invocations.call(id)).await?;
+        Ok(found.filter(|invocation| scope.includes(&invocation.tenant, &invocation.database)))
     }
 
     /// One page of the invocations in scope that pass `filter`.
@@ -230,8 +168,8 @@ impl Store {
                 select,
                 invocation::Column::Id,
                 request,
-                |row| row.id,
-                stored::invocation,
+                stored::shown,
+                |invocation| invocation.id.0,
             )
             .await
         })
@@ -269,59 +207,70 @@ impl Store {
         for keys in keys.chunks(KEYS_A_QUERY) {
             let select = scope
                 .select_invocations()
-                .filter(invocation::Column::SourceId.eq(source_id.0))
-                .filter(invocation::Column::ObjectKey.is_in(padded(keys)))
-                .filter(Expr::cust(IS_NEWEST_OF_ITS_KEY));
+                .column(invocation::Column::ObjectKey)
+                .filter(invocation::Column::Id.in_subquery(newest_of_keys(source_id, keys)));
             let rows = self
-                .read(async |database| Ok(select.all(database).await?))
+                .read(async |database| Ok(database.query_all(select.as_query()).await?))
                 .await?;
             for row in rows {
-                if let Some(key) = row.object_key.clone() {
-                    latest.insert(key, stored::invocation(row)?);
-                }
+                let key = row.try_get_by_index(StoredInvocation::COLUMNS.len())?;
+                latest.insert(key, stored::shown(&row)?);
             }
         }
         Ok(latest)
     }
 }
 
-/// Ids are in the order of creation.
-const IS_NEWEST_OF_ITS_KEY: &str = "NOT EXISTS (SELECT 1 FROM invocations AS newer \
-     WHERE newer.source_id = invocations.source_id AND newer.object_key = invocations.object_key \
-     AND newer.id > invocations.id)";
+/// The invocations with these ids, whoever owns them.
+pub(super) fn find<'a>(
+    reader: &'a Reader,
+    ids: &'a [InvocationId],
+) -> BoxFuture<'a, Result<Vec<Answer<Option<Invocation>>>, StoreError>> {
+    Box::pin(async move {
+        let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
+        let select = invocation::Entity::find()
+            .select_only()
+            .columns(StoredInvocation::COLUMNS)
+            .filter(invocation::Column::Id.is_in(padded(&wanted)));
+        let rows = reader.database.query_all(select.as_query()).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in rows {
+            found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
+        }
+        Ok(in_order(ids, &found))
+    })
+}
+
+/// The ids of the newest invocation of each key: one step in the index a key, however many invocations
+/// it has. Ids are in the order of creation.
+fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
+    let newest = |column: invocation::Column| Expr::col((NEWEST, column));
+    let newest_of_key = Query::select()
+        .expr(newest(invocation::Column::Id))
+        .from_as(invocation::Entity, NEWEST)
+        .and_where(newest(invocation::Column::SourceId).eq(source_id.0))
+        // What both databases call the column of a list of values.
+        .and_where(newest(invocation::Column::ObjectKey).eq(Expr::col((WANTED, "column1"))))
+        .order_by((NEWEST, invocation::Column::Id), Order::Desc)
+        .limit(1)
+        .to_owned();
+    Query::select()
+        .expr(Expr::from(newest_of_key))
+        .from_values(padded(keys), WANTED)
+        .to_owned()
+}
 
 /// What tells a repeated request from another one under the same id.
-fn request_digest(source_id: SourceId, collection: &str, input_json: &serde_json::Value) -> Vec<u8> {
+pub(super) fn request_digest(
+    source_id: SourceId,
+    collection: &str,
+    input_json: &serde_json::Value,
+) -> Vec<u8> {
     Sha256::digest(format!("{source_id}\n{collection}\n{input_json}")).to_vec()
 }
 
-async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateInvocation, StoreError> {
-    if let Some(answer) = answered_before(transaction, &new.tenant, new.request.as_ref()).await? {
-        return Ok(answer);
-    }
-    // Until this transaction ends, nobody can delete the row it reads here.
-    let source = source::Entity::find_by_id(new.source_id.0)
-        .filter(source::Column::Tenant.eq(new.tenant.as_str()))
-        .lock(LockType::KeyShare)
-        .one(transaction)
-        .await?;
-    if source.is_none() {
-        return Ok(CreateInvocation::SourceGone);
-    }
-    // Without a target, the clause covers every unique index of the table.
-    let mut inserted = invocation::Entity::insert(new.row.clone())
-        .on_conflict(OnConflict::new().do_nothing().to_owned())
-        .exec_with_returning_many(transaction)
-        .await?;
-    let Some(row) = inserted.pop() else {
-        return conflict(transaction, new).await;
-    };
-    record_event(transaction, &row, new.now).await?;
-    Ok(CreateInvocation::Created(stored::invocation(row)?))
-}
-
 /// What the request id led to when it was used before.
-async fn answered_before(
+pub(super) async fn answered_before(
     database: &impl ConnectionTrait,
     tenant: &str,
     request: Option<&(Uuid, Vec<u8>)>,
@@ -341,31 +290,6 @@ async fn answered_before(
         }
         Some(_) => Some(CreateInvocation::RequestIdReused),
     })
-}
-
-/// Why nothing was inserted: the request id or the collection is taken.
-async fn conflict(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateInvocation, StoreError> {
-    if let Some(answer) = answered_before(transaction, &new.tenant, new.request.as_ref()).await? {
-        return Ok(answer);
-    }
-    let live = StateName::ALL
-        .into_iter()
-        .filter(|state| !state.is_terminal())
-        .map(StateName::as_str);
-    let writer = invocation::Entity::find()
-        .filter(invocation::Column::Tenant.eq(new.tenant.as_str()))
-        .filter(invocation::Column::DatabaseName.eq(new.database_name.as_str()))
-        .filter(invocation::Column::CollectionName.eq(new.collection_name.as_str()))
-        .filter(invocation::Column::Exclusive.eq(true))
-        .filter(invocation::Column::State.is_in(live))
-        .order_by_asc(invocation::Column::Id)
-        .one(transaction)
-        .await?;
-    match writer {
-        Some(row) => Ok(CreateInvocation::CollectionBusy(InvocationId(row.id))),
-        // Whoever was in the way ended in this very moment; the write is tried again.
-        None => Err(StoreError::Contended(DbErr::RecordNotInserted)),
-    }
 }
 
 async fn cancel(

@@ -4,12 +4,17 @@
 //! Nothing above knows SQL, and nothing in here decides what a caller may do: functions for callers
 //! take a [`Scope`] and see nothing outside it, functions for workers take the lease (see [`lease`]).
 //!
+//! The calls that come most often share statements (see `coalesce`): each answer is still read after
+//! its call came.
+//!
 //! Absent on purpose: caches and notifications. The database is the truth; whoever wants to be woken
 //! compares revisions with [`Store::heads`].
 
 pub mod api_keys;
 pub mod clock;
+mod coalesce;
 mod connect;
+mod create_invocation;
 pub mod documents;
 mod entities;
 pub mod error;
@@ -19,6 +24,7 @@ pub mod lease;
 pub mod migrations;
 pub mod owned;
 mod paging;
+mod reader;
 pub mod scope;
 pub mod sources;
 mod stored;
@@ -27,7 +33,7 @@ mod write;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use self::{
     clock::{Clock, ManualClock},
@@ -42,10 +48,19 @@ pub use self::{
     sources::CreateSource,
 };
 use self::{
+    coalesce::Coalescer,
     connect::Pools,
+    create_invocation::{Creator, NewRow},
+    reader::Reader,
     write::{Body, Writer},
 };
-use crate::domain::time::Timestamp;
+use crate::domain::{
+    api_key::ApiKey,
+    ids::{InvocationId, SourceId},
+    invocation::Invocation,
+    source::Source,
+    time::Timestamp,
+};
 
 /// How to reach the database, and how long to wait for it.
 #[derive(Debug, Clone)]
@@ -97,10 +112,33 @@ impl fmt::Debug for Store {
 }
 
 struct Inner {
-    reader: DatabaseConnection,
+    reader: Reader,
     writer: Writer,
-    clock: Clock,
+    coalesced: Coalesced,
     call_timeout: Duration,
+}
+
+/// The calls that come most often, and share their statements.
+struct Coalesced {
+    api_keys: Coalescer<[u8; 32], Option<ApiKey>>,
+    sources: Coalescer<SourceId, Option<Source>>,
+    invocations: Coalescer<InvocationId, Option<Invocation>>,
+    creations: Coalescer<Arc<NewRow>, CreateInvocation>,
+}
+
+impl Coalesced {
+    fn start(reader: &Reader, writer: &Writer, limit: Duration) -> Self {
+        let creator = Creator {
+            reader: reader.clone(),
+            writer: writer.clone(),
+        };
+        Self {
+            api_keys: Coalescer::start(reader.clone(), api_keys::find, limit),
+            sources: Coalescer::start(reader.clone(), sources::find, limit),
+            invocations: Coalescer::start(reader.clone(), invocations::find, limit),
+            creations: Coalescer::start(creator, create_invocation::create, limit),
+        }
+    }
 }
 
 impl Store {
@@ -109,16 +147,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::InvalidUrl`], or [`StoreError::Unavailable`] when nothing answers there.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
-        let (reader, writer) = match connect::connect(options).await? {
+        let (database, writer) = match connect::connect(options).await? {
             Pools::Postgres(pool) => (pool.clone(), Writer::Concurrent(pool)),
             Pools::Sqlite { writer, readers } => (readers, Writer::grouped(writer)),
         };
-        let (clock, call_timeout) = (options.clock.clone(), options.call_timeout);
+        let clock = options.clock.clone();
+        let reader = Reader { database, clock };
+        let call_timeout = options.call_timeout;
         Ok(Self {
             inner: Arc::new(Inner {
+                coalesced: Coalesced::start(&reader, &writer, call_timeout),
                 reader,
                 writer,
-                clock,
                 call_timeout,
             }),
         })
@@ -137,24 +177,18 @@ impl Store {
     /// # Errors
     /// When the server does not answer.
     pub async fn now(&self) -> Result<Timestamp, StoreError> {
-        match &self.inner.clock {
-            Clock::Manual(clock) => Ok(clock.now()),
-            Clock::System => match self.backend() {
-                DbBackend::Postgres => self.read(server_time).await,
-                _ => Ok(Timestamp::now()),
-            },
-        }
+        self.within(self.inner.reader.now()).await
     }
 
     /// Waits for the writes under way and closes the connections; later calls fail.
     pub async fn close(&self) {
         self.inner.writer.close().await;
         // What cannot be closed properly is closed by the end of the process.
-        self.inner.reader.close_by_ref().await.ok();
+        self.inner.reader.database.close_by_ref().await.ok();
     }
 
     fn backend(&self) -> DbBackend {
-        self.inner.reader.get_database_backend()
+        self.inner.reader.database.get_database_backend()
     }
 
     /// Reads, within the time a call may take.
@@ -165,8 +199,7 @@ impl Store {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let answer = tokio::time::timeout(self.inner.call_timeout, query(&self.inner.reader)).await;
-        answer.map_err(|_| StoreError::TimedOut)?
+        self.within(query(&self.inner.reader.database)).await
     }
 
     /// Writes, within the time a call may take; the answer means that the write is durable.
@@ -175,9 +208,7 @@ impl Store {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
-        let answer =
-            tokio::time::timeout(self.inner.call_timeout, self.inner.writer.write(input, body)).await;
-        answer.map_err(|_| StoreError::TimedOut)?
+        self.within(self.inner.writer.write(input, body)).await
     }
 
     /// Writes, however long it takes.
@@ -188,12 +219,10 @@ impl Store {
     {
         self.inner.writer.write(input, body).await
     }
-}
 
-async fn server_time(database: &DatabaseConnection) -> Result<Timestamp, StoreError> {
-    let select = "SELECT CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp()) * 1000) AS BIGINT) AS now";
-    let statement = Statement::from_string(DbBackend::Postgres, select);
-    let row = database.query_one_raw(statement).await?;
-    let row = row.ok_or(StoreError::TimedOut)?;
-    Ok(Timestamp(row.try_get("", "now")?))
+    /// Gives up after the time a call may take.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let answer = tokio::time::timeout(self.inner.call_timeout, call).await;
+        answer.map_err(|_| StoreError::TimedOut)?
+    }
 }

@@ -1,8 +1,8 @@
 //! One page of a listing, by key: rows that are inserted meanwhile neither repeat nor hide others.
 
 use sea_orm::{
-    ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select,
-    sea_query::Expr,
+    ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QueryResult, QuerySelect,
+    QueryTrait, Select, sea_query::Expr,
 };
 use uuid::Uuid;
 
@@ -15,8 +15,8 @@ pub(super) async fn page<E, T>(
     select: Select<E>,
     id: E::Column,
     request: &PageRequest,
-    id_of: fn(&E::Model) -> Uuid,
-    read: fn(E::Model) -> Result<T, StoreError>,
+    read: fn(&QueryResult) -> Result<T, StoreError>,
+    id_of: fn(&T) -> Uuid,
 ) -> Result<Page<T>, StoreError>
 where
     E: EntityTrait,
@@ -41,12 +41,12 @@ where
         // Both databases count rows in signed 64 bits.
         select = select.offset(std::cmp::min(request.skip, i64::MAX.unsigned_abs()));
     }
-    let mut rows = select.all(database).await?;
+    let mut rows = database.query_all(select.as_query()).await?;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let more = rows.len() > size;
     rows.truncate(size);
-    let next = rows.last().filter(|_| more).map(id_of);
-    let items = rows.into_iter().map(read).collect::<Result<_, _>>()?;
+    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let next = items.last().filter(|_| more).map(id_of);
     Ok(Page { items, next })
 }
 

@@ -1,11 +1,14 @@
-//! What a caller may see. Every read on a caller's behalf starts from a select made here, so none
-//! can forget the tenant.
+//! What a caller may see. Every read on a caller's behalf starts from a select made here, or passes
+//! its row through [`Scope::includes`], so none can forget the tenant.
 //!
 //! Workers read across tenants; they reach an invocation through its lease instead.
 
-use sea_orm::{Condition, EntityTrait, QueryFilter, Select};
+use sea_orm::{Condition, EntityTrait, QueryFilter, QuerySelect, Select};
 
-use super::entities::{invocation, source};
+use super::{
+    entities::{invocation, source},
+    stored::StoredInvocation,
+};
 use crate::domain::names::{DatabaseName, TenantName};
 
 /// What a caller may see: one tenant, or some of its databases.
@@ -30,8 +33,12 @@ impl Scope {
         source::Entity::find().filter(self.sources())
     }
 
+    /// Selects [`StoredInvocation::COLUMNS`].
     pub(super) fn select_invocations(&self) -> Select<invocation::Entity> {
-        invocation::Entity::find().filter(self.invocations())
+        invocation::Entity::find()
+            .select_only()
+            .columns(StoredInvocation::COLUMNS)
+            .filter(self.invocations())
     }
 
     pub(super) fn sources(&self) -> Condition {
@@ -50,6 +57,13 @@ impl Scope {
                 self.database_names()
                     .map(|names| invocation::COLUMN.database_name.is_in(names)),
             )
+    }
+
+    /// Whether a row of this tenant and database is in scope: what the conditions above say, for a row
+    /// that was read together with those of other callers.
+    pub(super) fn includes(&self, tenant: &TenantName, database: &DatabaseName) -> bool {
+        let databases = self.databases.as_ref();
+        self.tenant == *tenant && databases.is_none_or(|databases| databases.contains(database))
     }
 
     fn database_names(&self) -> Option<Vec<&str>> {

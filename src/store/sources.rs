@@ -1,16 +1,21 @@
 //! Sources: created, read, deleted, never changed.
 
+use std::collections::HashMap;
+
+use futures::future::BoxFuture;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, QueryFilter,
-    sea_query::OnConflict,
+    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult,
+    QueryFilter, QueryResult, sea_query::OnConflict,
 };
 use uuid::Uuid;
 
 use super::{
     Store,
+    coalesce::{Answer, distinct, in_order},
     entities::source,
     error::StoreError,
-    paging::page,
+    paging::{padded, page},
+    reader::Reader,
     scope::Scope,
     stored::{StoredSettings, corrupt, decode, encode},
 };
@@ -87,9 +92,8 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn get_source(&self, scope: &Scope, id: SourceId) -> Result<Option<Source>, StoreError> {
-        let select = scope.select_sources().filter(source::Column::Id.eq(id.0));
-        self.read(async |database| select.one(database).await?.map(read).transpose())
-            .await
+        let found = self.within(self.inner.coalesced.sources.call(id)).await?;
+        Ok(found.filter(|source| scope.includes(&source.tenant, &source.database)))
     }
 
     /// One page of the sources in scope that pass `filter`.
@@ -124,7 +128,11 @@ impl Store {
             .add_option(repository.map(|name| source::Column::GithubRepository.eq(name)));
         let select = scope.select_sources().filter(filter);
         self.read(async |database| {
-            page(database, select, source::Column::Id, request, |row| row.id, read).await
+            let read = |row: &QueryResult| read(source::Model::from_query_result(row, "")?);
+            page(database, select, source::Column::Id, request, read, |source| {
+                source.id.0
+            })
+            .await
         })
         .await
     }
@@ -160,6 +168,22 @@ pub(super) fn github_columns(settings: &SourceSettings) -> (Option<String>, Opti
 /// GitHub compares owner and name without regard to case.
 pub(super) fn repository_column(repository: &RepositoryName) -> String {
     repository.as_str().to_ascii_lowercase()
+}
+
+/// The sources with these ids, whoever owns them.
+pub(super) fn find<'a>(
+    reader: &'a Reader,
+    ids: &'a [SourceId],
+) -> BoxFuture<'a, Result<Vec<Answer<Option<Source>>>, StoreError>> {
+    Box::pin(async move {
+        let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
+        let rows = source::Entity::find()
+            .filter(source::Column::Id.is_in(padded(&wanted)))
+            .all(&reader.database)
+            .await?;
+        let found = rows.into_iter().map(|row| (SourceId(row.id), read(row)));
+        Ok(in_order(ids, &found.collect::<HashMap<_, _>>()))
+    })
 }
 
 async fn create(transaction: &DatabaseTransaction, new: &NewRow) -> Result<CreateSource, StoreError> {

@@ -3,8 +3,10 @@
 //! These types are the only description of that JSON. A field may be added when it has a default; a
 //! field is never renamed, because rows of earlier releases must stay readable.
 
+use sea_orm::{QueryResult, TryGetable, TryGetableFromJson};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{entities::invocation, error::StoreError};
 use crate::domain::{
@@ -103,6 +105,12 @@ impl StoredSettings {
     }
 }
 
+// These are read from a JSON column without a tree of values in between.
+impl TryGetableFromJson for StoredInput {}
+impl TryGetableFromJson for Failure {}
+impl TryGetableFromJson for Wait {}
+impl TryGetableFromJson for Statistics {}
+
 /// An [`InvocationInput`].
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -176,6 +184,93 @@ pub(super) struct StoredInvocation {
 }
 
 impl StoredInvocation {
+    /// What callers are shown, in the order in which [`StoredInvocation::from_columns`] reads it. The other
+    /// columns are for workers.
+    pub(super) const COLUMNS: [invocation::Column; 18] = [
+        invocation::Column::Id,
+        invocation::Column::Tenant,
+        invocation::Column::SourceId,
+        invocation::Column::DatabaseName,
+        invocation::Column::CollectionName,
+        invocation::Column::Input,
+        invocation::Column::State,
+        invocation::Column::StartTime,
+        invocation::Column::FinishTime,
+        invocation::Column::Failure,
+        invocation::Column::Revision,
+        invocation::Column::ProgressVersion,
+        invocation::Column::Phase,
+        invocation::Column::Wait,
+        invocation::Column::Statistics,
+        invocation::Column::Attempt,
+        invocation::Column::ResolvedCommit,
+        invocation::Column::CreateTime,
+    ];
+
+    /// Reads a row of [`StoredInvocation::COLUMNS`], by position, which is faster than by name.
+    pub(super) fn from_columns(row: &QueryResult) -> Result<Self, StoreError> {
+        let id = InvocationId(row.try_get_by_index(0)?);
+        let state: String = row.try_get_by_index(6)?;
+        let phase: String = row.try_get_by_index(12)?;
+        let revision: i64 = row.try_get_by_index(10)?;
+        let progress_version: i64 = row.try_get_by_index(11)?;
+        let attempt: i32 = row.try_get_by_index(15)?;
+        let out_of_range = |column| move |_| corrupt(column, id);
+        Ok(Self {
+            id,
+            tenant: row.try_get_by_index(1)?,
+            source_id: row.try_get_by_index::<Option<Uuid>>(2)?.map(SourceId),
+            database: row.try_get_by_index(3)?,
+            collection: row.try_get_by_index(4)?,
+            input: json(row, 5, "invocations.input", id)?,
+            state: StateName::parse("state", &state).map_err(|_| corrupt("invocations.state", id))?,
+            start_time: row.try_get_by_index::<Option<i64>>(7)?.map(Timestamp),
+            finish_time: row.try_get_by_index::<Option<i64>>(8)?.map(Timestamp),
+            failure: json(row, 9, "invocations.failure", id)?,
+            revision: u64::try_from(revision).map_err(out_of_range("invocations.revision"))?,
+            progress_version: u64::try_from(progress_version)
+                .map_err(out_of_range("invocations.progress_version"))?,
+            phase: Phase::from_name(&phase).ok_or_else(|| corrupt("invocations.phase", id))?,
+            wait: json(row, 13, "invocations.wait", id)?,
+            statistics: json(row, 14, "invocations.statistics", id)?,
+            attempt: u32::try_from(attempt).map_err(out_of_range("invocations.attempt"))?,
+            resolved_commit: row.try_get_by_index(16)?,
+            create_time: Timestamp(row.try_get_by_index(17)?),
+        })
+    }
+
+    /// An invocation that was just created.
+    pub(super) fn pending(
+        id: InvocationId,
+        tenant: &TenantName,
+        source_id: SourceId,
+        database: &DatabaseName,
+        collection: &CollectionName,
+        input: &InvocationInput,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            tenant: tenant.as_str().to_owned(),
+            source_id: Some(source_id),
+            database: database.as_str().to_owned(),
+            collection: collection.as_str().to_owned(),
+            input: input.into(),
+            state: StateName::Pending,
+            start_time: None,
+            finish_time: None,
+            failure: None,
+            revision: 1,
+            progress_version: 0,
+            phase: Phase::Queued,
+            wait: None,
+            statistics: Statistics::default(),
+            attempt: 0,
+            resolved_commit: None,
+            create_time: now,
+        }
+    }
+
     /// Reads the row of an invocation.
     pub(super) fn from_row(row: invocation::Model) -> Result<Self, StoreError> {
         let id = InvocationId(row.id);
@@ -252,6 +347,21 @@ impl StoredInvocation {
             create_time: self.create_time,
         })
     }
+}
+
+/// A JSON column, read straight into its type.
+fn json<T: TryGetable>(
+    row: &QueryResult,
+    index: usize,
+    column: &'static str,
+    id: InvocationId,
+) -> Result<T, StoreError> {
+    row.try_get_by_index(index).map_err(|_| corrupt(column, id))
+}
+
+/// Reads an invocation from a row of [`StoredInvocation::COLUMNS`].
+pub(super) fn shown(row: &QueryResult) -> Result<Invocation, StoreError> {
+    StoredInvocation::from_columns(row)?.restore()
 }
 
 /// Reads an invocation from its row.

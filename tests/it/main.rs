@@ -27,6 +27,7 @@ mod store_events;
 mod store_invocations;
 mod store_lease;
 mod store_ownership;
+mod store_plans;
 mod store_processes;
 mod store_races;
 mod store_schema;

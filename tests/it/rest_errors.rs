@@ -342,14 +342,13 @@ async fn a_body_that_is_no_such_json_is_refused_whatever_it_holds() {
         format!(r#"{{"database_name": "{database}", "github": {{"repository": "a/b"}}, {rest}}}"#)
     };
     let bomb = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-    let bodies: [Vec<u8>; 14] = [
+    let bodies: [Vec<u8>; 13] = [
         "".into(),
         "{".into(),
         "nonsense".into(),
         "[]".into(),
         "null".into(),
         "{} {}".into(),
-        r#"{"github": {"repository": "a/b"}}"#.into(),
         r#"{"database_name": "a", "database_name": "b"}"#.into(),
         b"{\"database_name\": \"\xff\"}".to_vec(),
         // Half of a surrogate pair is no character.

@@ -24,12 +24,14 @@ use super::super::{
     stored::{self, StoredPlan, corrupt, decode},
     transition::{one_more, transition, with_progress},
 };
-use crate::domain::{
-    ids::{InvocationId, WorkerId},
-    invocation::{Invocation, Phase, Plan, StateName},
-    time::Timestamp,
+use crate::{
+    domain::{
+        ids::{InvocationId, WorkerId},
+        invocation::{Invocation, Phase, Plan, StateName},
+        time::Timestamp,
+    },
+    seal::Sealed,
 };
-use crate::seal::Sealed;
 
 /// The condition of the index `invocations_claimable`, word for word, or the databases do not use it.
 macro_rules! claimable {

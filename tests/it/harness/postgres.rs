@@ -28,33 +28,51 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Directories of clusters are called this, followed by the id of the process that made them.
 const DIRECTORY_PREFIX: &str = "chroma-sync-postgres-";
 
-struct Cluster {
-    directory: PathBuf,
+/// Settings that make tests fast and lose everything with the machine.
+const FORGETFUL: &[&str] = &[
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "wal_level=minimal",
+    "max_wal_senders=0",
+    "autovacuum=off",
+    "max_connections=300",
+];
+
+/// A server that runs.
+pub struct Cluster {
+    /// Holds its socket, and its files in `data`.
+    pub directory: PathBuf,
     databases: AtomicU32,
 }
 
-/// The URL of a new, empty database.
+/// The URL of a new, empty database in the cluster that all tests share.
 pub async fn fresh_database() -> String {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(start);
-    let name = format!("test_{}", cluster.databases.fetch_add(1, Ordering::Relaxed));
-    let server = Database::connect(cluster.url("postgres")).await.unwrap();
-    server
-        .execute_unprepared(&format!("CREATE DATABASE {name}"))
-        .await
-        .unwrap();
-    server.close().await.unwrap();
-    cluster.url(&name)
+    CLUSTER.get_or_init(|| start(FORGETFUL)).fresh_database().await
 }
 
 impl Cluster {
+    /// The URL of a new, empty database.
+    pub async fn fresh_database(&self) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let server = Database::connect(self.url("postgres")).await.unwrap();
+        server
+            .execute_unprepared(&format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
+        server.close().await.unwrap();
+        self.url(&name)
+    }
+
     fn url(&self, database: &str) -> String {
         let socket_directory = self.directory.to_str().unwrap().replace('/', "%2F");
         format!("postgres://postgres@localhost/{database}?host={socket_directory}")
     }
 }
 
-fn start() -> Cluster {
+/// Starts a cluster with these settings, `name=value`. One a process: its directory is named by the process.
+pub fn start(settings: &[&str]) -> Cluster {
     remove_stale_directories();
     let programs = programs();
     let directory = std::env::temp_dir().join(format!("{DIRECTORY_PREFIX}{}", std::process::id()));
@@ -87,15 +105,7 @@ fn start() -> Cluster {
         .arg("-k")
         .arg(&directory)
         .args(["-c", "listen_addresses="]);
-    for setting in [
-        "fsync=off",
-        "synchronous_commit=off",
-        "full_page_writes=off",
-        "wal_level=minimal",
-        "max_wal_senders=0",
-        "autovacuum=off",
-        "max_connections=300",
-    ] {
+    for setting in settings {
         server.args(["-c", setting]);
     }
     account
@@ -177,8 +187,8 @@ impl Account {
     }
 }
 
-/// The directory with `initdb` and `postgres`.
-fn programs() -> PathBuf {
+/// The directory with `initdb`, `postgres` and its other programs.
+pub fn programs() -> PathBuf {
     let provided = Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/postgres/bin");
     let search_path = std::env::var_os("PATH").unwrap_or_default();
     let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")

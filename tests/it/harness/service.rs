@@ -24,7 +24,11 @@ use super::{models_directory, process::die_with_parent};
 /// How long the binary may take until it says that it is ready.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-const BINARY: &str = env!("CARGO_BIN_EXE_chroma-sync");
+/// The binary that was built with the tests; `CHROMA_SYNC_TEST_BINARY` names another one.
+fn binary() -> PathBuf {
+    std::env::var_os("CHROMA_SYNC_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_chroma-sync").into(), PathBuf::from)
+}
 
 /// Configuration of one deployment: every process started from it shares the database and Chroma.
 #[derive(Debug, Clone)]
@@ -61,7 +65,7 @@ impl Deployment {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command
             .args(arguments)
             .envs(self.environment())
@@ -218,6 +222,11 @@ impl Service {
     /// A client of `InvocationService`; an empty token sends none.
     pub fn invocations(&self, token: &str) -> InvocationServiceClient<Authenticated> {
         InvocationServiceClient::new(self.channel(token))
+    }
+
+    /// Its process id.
+    pub fn process_id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills the process as `kill -9` does.

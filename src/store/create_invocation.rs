@@ -1,0 +1,316 @@
+//! Inserts new invocations with their first events, many at a time.
+//!
+//! Calls that wait together are inserted by one statement for the invocations and one for the events.
+//! The indexes decide every conflict: a row that is not inserted is asked afterwards what it ran into.
+//! When the database refuses the whole batch, for instance since the source of one was deleted, each
+//! row is tried by itself, so none suffers from another.
+
+use std::{collections::HashSet, sync::Arc};
+
+use futures::future::BoxFuture;
+use sea_orm::{
+    ActiveValue::{NotSet, Set},
+    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, SqlErr,
+    sea_query::OnConflict,
+};
+use uuid::Uuid;
+
+use super::{
+    coalesce::Answer,
+    entities::{invocation, invocation_event},
+    error::StoreError,
+    invocations::{CreateInvocation, answered_before, request_digest},
+    reader::Reader,
+    sources::github_columns,
+    stored::{StoredInput, StoredInvocation, StoredPlan, StoredSettings, encode},
+    write::Writer,
+};
+use crate::{
+    domain::{
+        ids::{InvocationId, SourceId},
+        invocation::{InvocationInput, NewInvocation, Phase, StateName, Statistics},
+        names::{CollectionName, DatabaseName, TenantName},
+        source::Source,
+        time::Timestamp,
+    },
+    seal::Sealed,
+};
+
+/// What creations need.
+#[derive(Clone)]
+pub(super) struct Creator {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+}
+
+/// An invocation to insert, complete but for its time.
+pub(super) struct NewRow {
+    id: InvocationId,
+    tenant: TenantName,
+    source_id: SourceId,
+    database: DatabaseName,
+    collection: CollectionName,
+    input: InvocationInput,
+    input_json: serde_json::Value,
+    plan_json: serde_json::Value,
+    exclusive: bool,
+    request: Option<(Uuid, Vec<u8>)>,
+    github_repository: Option<String>,
+    github_app_id: Option<String>,
+    chroma_token: Option<Sealed>,
+}
+
+struct NewRows {
+    rows: Vec<Arc<NewRow>>,
+    now: Timestamp,
+}
+
+impl NewRow {
+    /// An invocation of `source`, with a copy of its settings.
+    pub(super) fn new(
+        tenant: &TenantName,
+        source: &Source,
+        new: NewInvocation,
+        request_id: Option<Uuid>,
+        chroma_token: Option<Sealed>,
+    ) -> Result<Self, StoreError> {
+        let NewInvocation { collection, input } = new;
+        let exclusive = match &input {
+            InvocationInput::Github { .. } => true,
+        };
+        let plan = StoredPlan {
+            settings: StoredSettings::from(&source.settings),
+            embedding: source.embedding.clone(),
+            chunking: source.chunking,
+        };
+        let input_json = encode("invocations.input", &StoredInput::from(&input))?;
+        let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
+        let (github_repository, github_app_id) = github_columns(&source.settings);
+        Ok(Self {
+            id: InvocationId::generate(),
+            tenant: tenant.clone(),
+            source_id: source.id,
+            database: source.database.clone(),
+            collection,
+            input,
+            input_json,
+            plan_json: encode("invocations.plan", &plan)?,
+            exclusive,
+            request,
+            github_repository,
+            github_app_id,
+            chroma_token,
+        })
+    }
+
+    fn stored(&self, now: Timestamp) -> StoredInvocation {
+        StoredInvocation::pending(
+            self.id,
+            &self.tenant,
+            self.source_id,
+            &self.database,
+            &self.collection,
+            &self.input,
+            now,
+        )
+    }
+
+    fn invocation(&self, now: Timestamp) -> Result<invocation::ActiveModel, StoreError> {
+        Ok(invocation::ActiveModel {
+            id: Set(self.id.0),
+            tenant: Set(self.tenant.as_str().to_owned()),
+            source_id: Set(Some(self.source_id.0)),
+            source_type: Set(self.input.source_type().as_str().to_owned()),
+            database_name: Set(self.database.as_str().to_owned()),
+            collection_name: Set(self.collection.as_str().to_owned()),
+            exclusive: Set(self.exclusive),
+            input: Set(self.input_json.clone()),
+            object_key: NotSet,
+            plan: Set(self.plan_json.clone()),
+            request_id: Set(self.request.as_ref().map(|(id, _)| *id)),
+            request_sha256: Set(self.request.as_ref().map(|(_, digest)| digest.clone())),
+            create_time: Set(now.0),
+            state: Set(StateName::Pending.as_str().to_owned()),
+            start_time: NotSet,
+            finish_time: NotSet,
+            failure: NotSet,
+            revision: Set(1),
+            phase: Set(Phase::Queued.as_str().to_owned()),
+            wait: NotSet,
+            statistics: Set(encode("invocations.statistics", &Statistics::default())?),
+            progress_version: Set(0),
+            resolved_commit: NotSet,
+            attempt: Set(0),
+            failures: Set(0),
+            lease_owner: NotSet,
+            lease_expires_at: NotSet,
+            next_attempt_at: Set(now.0),
+            github_repository: Set(self.github_repository.clone()),
+            github_app_id: Set(self.github_app_id.clone()),
+            sealed_chroma_token: Set(self.chroma_token.clone().map(Sealed::into_bytes)),
+        })
+    }
+
+    fn event(&self, now: Timestamp) -> Result<invocation_event::ActiveModel, StoreError> {
+        Ok(invocation_event::ActiveModel {
+            invocation_id: Set(self.id.0),
+            revision: Set(1),
+            state: Set(StateName::Pending.as_str().to_owned()),
+            time: Set(now.0),
+            snapshot: Set(encode("invocation_events.snapshot", &self.stored(now))?),
+        })
+    }
+}
+
+/// Creates them all; the answers mean that the rows are durable.
+pub(super) fn create<'a>(
+    creator: &'a Creator,
+    rows: &'a [Arc<NewRow>],
+) -> BoxFuture<'a, Result<Vec<Answer<CreateInvocation>>, StoreError>> {
+    Box::pin(async move {
+        let now = creator.reader.now().await?;
+        let batch = NewRows {
+            rows: rows.to_vec(),
+            now,
+        };
+        let inserted = creator
+            .writer
+            .write(batch, |transaction, batch| {
+                Box::pin(insert_all(transaction, batch))
+            })
+            .await;
+        let answers = match inserted {
+            Ok(answers) => answers,
+            // What keeps the database from answering keeps each of them.
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => vec![Err(error); rows.len()],
+        };
+        let mut settled = Vec::with_capacity(rows.len());
+        for (row, answer) in rows.iter().zip(answers) {
+            settled.push(match answer {
+                Ok(outcome) => Ok(outcome),
+                Err(_) => create_alone(creator, row, now).await,
+            });
+        }
+        Ok(settled)
+    })
+}
+
+async fn create_alone(creator: &Creator, row: &Arc<NewRow>, now: Timestamp) -> Answer<CreateInvocation> {
+    let batch = NewRows {
+        rows: vec![Arc::clone(row)],
+        now,
+    };
+    let created = creator
+        .writer
+        .write(batch, |transaction, batch| {
+            Box::pin(insert_one(transaction, batch))
+        })
+        .await;
+    match created {
+        Err(StoreError::Rejected(error)) if is_without_source(&error) => Ok(CreateInvocation::SourceGone),
+        created => created,
+    }
+}
+
+/// An invocation refers to its source alone, and its event to the invocation.
+fn is_without_source(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_)))
+}
+
+/// For a single row, so that the writer sees its conflict and tries it again.
+async fn insert_one(
+    transaction: &DatabaseTransaction,
+    batch: &NewRows,
+) -> Result<CreateInvocation, StoreError> {
+    let answer = insert_all(transaction, batch).await?.pop();
+    answer.unwrap_or(Err(StoreError::Closed))
+}
+
+async fn insert_all(
+    transaction: &DatabaseTransaction,
+    batch: &NewRows,
+) -> Result<Vec<Answer<CreateInvocation>>, StoreError> {
+    let NewRows { rows, now } = batch;
+    // Two batches that insert the same names in the same order cannot block each other.
+    let mut ordered: Vec<&NewRow> = rows.iter().map(Arc::as_ref).collect();
+    ordered.sort_by_key(|row| (&row.tenant, &row.database, &row.collection));
+    let mut inserted = HashSet::with_capacity(ordered.len());
+    for rows in in_powers_of_two(&ordered) {
+        let models = rows.iter().map(|row| row.invocation(*now));
+        let models = models.collect::<Result<Vec<_>, _>>()?;
+        let ids = invocation::Entity::insert_many(models)
+            // Without a target, the clause covers every unique index of the table.
+            .on_conflict(OnConflict::new().do_nothing().to_owned())
+            .exec_with_returning_keys(transaction)
+            .await?;
+        inserted.extend(ids);
+    }
+    ordered.retain(|row| inserted.contains(&row.id.0));
+    for rows in in_powers_of_two(&ordered) {
+        let events = rows.iter().map(|row| row.event(*now));
+        invocation_event::Entity::insert_many(events.collect::<Result<Vec<_>, _>>()?)
+            .exec_without_returning(transaction)
+            .await?;
+    }
+    let mut answers = Vec::with_capacity(rows.len());
+    for row in rows {
+        answers.push(if inserted.contains(&row.id.0) {
+            row.stored(*now).restore().map(CreateInvocation::Created)
+        } else {
+            conflict(transaction, row).await
+        });
+    }
+    Ok(answers)
+}
+
+/// Pieces whose lengths are powers of two, so that lists of any length need few prepared statements.
+fn in_powers_of_two<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = 1 << rest.len().checked_ilog2()?;
+        let (piece, after) = rest.split_at(length);
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Why nothing was inserted: the request id or the collection is taken.
+async fn conflict(transaction: &DatabaseTransaction, new: &NewRow) -> Answer<CreateInvocation> {
+    let tenant = new.tenant.as_str();
+    if let Some(answer) = answered_before(transaction, tenant, new.request.as_ref()).await? {
+        return Ok(answer);
+    }
+    let live = StateName::ALL
+        .into_iter()
+        .filter(|state| !state.is_terminal())
+        .map(StateName::as_str);
+    let writer = invocation::Entity::find()
+        .filter(invocation::Column::Tenant.eq(tenant))
+        .filter(invocation::Column::DatabaseName.eq(new.database.as_str()))
+        .filter(invocation::Column::CollectionName.eq(new.collection.as_str()))
+        .filter(invocation::Column::Exclusive.eq(true))
+        .filter(invocation::Column::State.is_in(live))
+        .order_by_asc(invocation::Column::Id)
+        .one(transaction)
+        .await?;
+    match writer {
+        Some(row) => Ok(CreateInvocation::CollectionBusy(InvocationId(row.id))),
+        // Whoever was in the way ended in this very moment; the write is tried again.
+        None => Err(StoreError::Contended(DbErr::RecordNotInserted)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_powers_of_two;
+
+    #[test]
+    fn a_list_is_cut_into_powers_of_two_from_the_largest_on() {
+        let lengths =
+            |count: usize| -> Vec<usize> { in_powers_of_two(&vec![(); count]).map(<[()]>::len).collect() };
+        assert_eq!(lengths(0), [0_usize; 0]);
+        assert_eq!(lengths(1), [1]);
+        assert_eq!(lengths(7), [4, 2, 1]);
+        assert_eq!(lengths(128), [128]);
+    }
+}
