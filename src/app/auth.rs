@@ -12,7 +12,6 @@ use super::identity::Identities;
 use crate::{
     domain::{
         api_key::Role,
-        ids::ApiKeyId,
         names::{DatabaseName, TenantName},
     },
     error::{Error, Reason, Result},
@@ -32,8 +31,18 @@ pub struct Auth {
     tenant: TenantName,
     role: Role,
     databases: Option<Vec<DatabaseName>>,
-    key: Option<ApiKeyId>,
-    chroma_token: Option<Secret>,
+    credential: Credential,
+}
+
+/// What the caller showed.
+#[derive(Debug, Clone)]
+enum Credential {
+    /// The token of an API key, by its digest.
+    Key([u8; 32]),
+    /// A token of the Chroma server.
+    Chroma(Secret),
+    /// Nothing.
+    None,
 }
 
 impl Auth {
@@ -43,8 +52,7 @@ impl Auth {
             tenant,
             role: Role::Owner,
             databases: None,
-            key: None,
-            chroma_token: None,
+            credential: Credential::None,
         }
     }
 
@@ -53,15 +61,13 @@ impl Auth {
         &self.tenant
     }
 
-    /// The API key the caller used, if any.
-    pub fn key(&self) -> Option<ApiKeyId> {
-        self.key
-    }
-
     /// The token with which the Chroma server is asked and written to for this caller; none for the
     /// service's own.
     pub fn chroma_token(&self) -> Option<&Secret> {
-        self.chroma_token.as_ref()
+        match &self.credential {
+            Credential::Chroma(token) => Some(token),
+            Credential::Key(_) | Credential::None => None,
+        }
     }
 
     /// What every listing of this caller starts from.
@@ -158,10 +164,28 @@ impl Authenticator {
                     tenant,
                     role: *role,
                     databases,
-                    key: None,
-                    chroma_token: Some(Secret::new(token)),
+                    credential: Credential::Chroma(Secret::new(token)),
                 })
             }
+        }
+    }
+
+    /// Whether what a caller showed some time ago is still good, for calls that stay open.
+    ///
+    /// # Errors
+    /// TOKEN_INVALID, STORE_UNAVAILABLE, CHROMA_UNAVAILABLE.
+    pub async fn check_again(&self, auth: &Auth) -> Result<()> {
+        match (&self.0, &auth.credential) {
+            (Mode::Keys(store), Credential::Key(digest)) => match store.find_api_key(digest).await? {
+                Some(_) => Ok(()),
+                None => Err(invalid_token()),
+            },
+            (Mode::Chroma { identities, .. }, Credential::Chroma(token)) => {
+                identities.of(token.expose()).await.map(drop)
+            }
+            (Mode::None, _) => Ok(()),
+            // Shown to a server in another mode.
+            (Mode::Keys(_) | Mode::Chroma { .. }, _) => Err(invalid_token()),
         }
     }
 }
@@ -178,16 +202,13 @@ fn usable<'a>(token: Option<&'a str>, missing: &'static str) -> Result<&'a str> 
 }
 
 async fn find_key(store: &Store, token: &str) -> Result<Auth> {
-    let key = store
-        .find_api_key(&token_digest(token))
-        .await?
-        .ok_or_else(invalid_token)?;
+    let digest = token_digest(token);
+    let key = store.find_api_key(&digest).await?.ok_or_else(invalid_token)?;
     Ok(Auth {
         tenant: key.tenant,
         role: key.role,
         databases: key.databases,
-        key: Some(key.id),
-        chroma_token: None,
+        credential: Credential::Key(digest),
     })
 }
 
@@ -215,8 +236,7 @@ mod tests {
             tenant: TenantName::default_tenant(),
             role: Role::Member,
             databases,
-            key: None,
-            chroma_token: None,
+            credential: Credential::None,
         }
     }
 

@@ -3,7 +3,8 @@
 //! The database is the truth. A wake-up only says "look", so a lost one costs a polling period and
 //! nothing else. Invariants: revisions of state changes strictly increase and none is skipped, because
 //! each stream reads the event table from its own last revision on; nothing follows a terminal state;
-//! the stream ends with an error only when the server drains or the database is away.
+//! the stream ends with an error only when the server drains, the database is away, or the caller's token
+//! is no longer good, which is looked at once a heartbeat.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,7 +23,7 @@ use super::{App, Auth, invocations::invocation_not_found};
 use crate::{
     domain::{ids::InvocationId, invocation::Invocation, time::Timestamp},
     error::{Error, Reason, Result, chain},
-    store::{Scope, Store},
+    store::Store,
     wake::{ChangeSignal, Changed},
 };
 
@@ -166,7 +167,7 @@ impl App {
     ///
     /// # Errors
     /// Before the first message: INVOCATION_NOT_FOUND, REVISION_AHEAD, TOO_MANY_REQUESTS, DRAINING. In
-    /// the stream: DRAINING, STORE_UNAVAILABLE.
+    /// the stream: DRAINING, STORE_UNAVAILABLE, TOKEN_INVALID.
     pub async fn watch_invocation(
         &self,
         auth: &Auth,
@@ -190,8 +191,8 @@ impl App {
             ));
         }
         let watch = Watch::start(
-            hub.clone(),
-            auth.scope(),
+            self.clone(),
+            auth.clone(),
             head,
             invocation,
             after_revision,
@@ -205,8 +206,8 @@ impl App {
 
 /// The state of one stream.
 struct Watch {
-    hub: WatchHub,
-    scope: Scope,
+    app: App,
+    auth: Auth,
     id: InvocationId,
     head: watch::Receiver<Head>,
     latest: Invocation,
@@ -215,22 +216,23 @@ struct Watch {
     ready: VecDeque<Update>,
     ended: bool,
     heartbeat_at: Instant,
+    check_token_at: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Watch {
     fn start(
-        hub: WatchHub,
-        scope: Scope,
+        app: App,
+        auth: Auth,
         head: watch::Receiver<Head>,
         invocation: Invocation,
         after_revision: Option<u64>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let heartbeat_at = Instant::now() + hub.0.options.heartbeat;
+        let heartbeat_at = Instant::now() + app.0.watches.0.options.heartbeat;
         let mut watch = Self {
-            hub,
-            scope,
+            app,
+            auth,
             id: invocation.id,
             head,
             last_revision: after_revision.unwrap_or(invocation.revision),
@@ -238,6 +240,7 @@ impl Watch {
             ready: VecDeque::new(),
             ended: false,
             heartbeat_at,
+            check_token_at: heartbeat_at,
             _permit: permit,
             latest: invocation.clone(),
         };
@@ -252,8 +255,13 @@ impl Watch {
     /// The next message; `None` is the end.
     async fn next(&mut self) -> Option<Result<Update>> {
         loop {
+            if let Err(error) = self.check_token().await {
+                self.ended = true;
+                self.ready.clear();
+                return Some(Err(error));
+            }
             if let Some(update) = self.ready.pop_front() {
-                self.heartbeat_at = Instant::now() + self.hub.0.options.heartbeat;
+                self.heartbeat_at = Instant::now() + self.hub().options.heartbeat;
                 return Some(Ok(update));
             }
             if self.ended {
@@ -266,7 +274,7 @@ impl Watch {
             if !self.ready.is_empty() || self.ended || self.latest.revision > self.last_revision {
                 continue;
             }
-            let drain = self.hub.0.drain.clone();
+            let drain = self.hub().drain.clone();
             tokio::select! {
                 () = drain.cancelled() => {
                     self.ended = true;
@@ -284,11 +292,25 @@ impl Watch {
         }
     }
 
+    fn hub(&self) -> &HubInner {
+        &self.app.0.watches.0
+    }
+
+    /// A key may be revoked while its streams are open.
+    async fn check_token(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.ended || now < self.check_token_at {
+            return Ok(());
+        }
+        self.check_token_at = now + self.hub().options.heartbeat;
+        self.app.0.authenticator.check_again(&self.auth).await
+    }
+
     /// Reads what happened since the last message.
     async fn catch_up(&mut self) -> Result<()> {
         let head = *self.head.borrow_and_update();
         if head.revision > self.last_revision || self.latest.revision > self.last_revision {
-            let store = &self.hub.0.store;
+            let store = self.hub().store.clone();
             for event in store
                 .events_after(self.id, self.last_revision, EVENTS_PER_READ)
                 .await?
@@ -300,7 +322,8 @@ impl Watch {
             return Ok(());
         }
         if head.progress_version > self.last_progress {
-            let current = self.hub.0.store.get_invocation(&self.scope, self.id).await?;
+            let scope = self.auth.tenant_scope();
+            let current = self.hub().store.get_invocation(&scope, self.id).await?;
             let current = current.ok_or_else(|| invocation_not_found(self.id))?;
             if current.revision == self.last_revision {
                 self.last_progress = current.progress_version;

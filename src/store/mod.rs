@@ -55,7 +55,6 @@ use self::{
     write::{Body, Writer},
 };
 use crate::domain::{
-    api_key::ApiKey,
     ids::{InvocationId, SourceId},
     invocation::Invocation,
     source::Source,
@@ -120,7 +119,7 @@ struct Inner {
 
 /// The calls that come most often, and share their statements.
 struct Coalesced {
-    api_keys: Coalescer<[u8; 32], Option<ApiKey>>,
+    api_keys: Coalescer<[u8; 32], Option<api_keys::FoundKey>>,
     sources: Coalescer<SourceId, Option<Source>>,
     invocations: Coalescer<InvocationId, Option<Invocation>>,
     creations: Coalescer<Arc<NewRow>, CreateInvocation>,

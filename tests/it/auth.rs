@@ -1,6 +1,6 @@
 //! Who may call, and what for, on both surfaces.
 
-use chroma_sync::proto;
+use chroma_sync::proto::{self, watch_invocation_response::Kind};
 use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor};
 use reqwest::Method;
 use serde_json::json;
@@ -280,11 +280,27 @@ async fn keys_reach_on(backend: Backend) {
 
 on_both!(a_key_stops_when_it_is_revoked_or_expires, key_stops_on);
 async fn key_stops_on(backend: Backend) {
-    let scenario = Scenario::new(backend).await;
+    let mut scenario = Scenario::new(backend).await;
+    scenario.deployment = scenario.deployment.with("watch.heartbeat_seconds", "1");
     let deployment = &scenario.deployment;
     let service = deployment.start_role("api");
     let name = ["--database", "one", "--database", "two", "--role", "owner"];
     let token = deployment.create_key(&name);
+    // A stream that was opened before ends as well.
+    let own_database = scenario.database();
+    let streaming = deployment.create_key(&["--database", &own_database]);
+    let source = scenario.create_source(&service, "owner/name").await;
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let request = proto::WatchInvocationRequest {
+        invocation_id: created.id,
+        after_revision: None,
+    };
+    let watch = service.invocations(&streaming).watch_invocation(request).await;
+    let mut watch = watch.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().revision, 1);
     let list = async |token: &str| {
         let request = proto::ListSourcesRequest::default();
         service.sources(token).list_sources(request).await.map(drop)
@@ -303,6 +319,17 @@ async fn key_stops_on(backend: Backend) {
     assert_eq!(
         deployment.run(&["keys", "revoke", &id]),
         format!("revoked {id}\n")
+    );
+    deployment.run(&["keys", "revoke", &id_of(&own_database)]);
+    let ended = loop {
+        match watch.message().await {
+            Ok(message) => assert_eq!(message.unwrap().kind(), Kind::Heartbeat),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(
+        (ended.code(), reason(&ended).as_str()),
+        (Code::Unauthenticated, "TOKEN_INVALID")
     );
     for token in [&token, &expired, &format!("{later}0"), &"x".repeat(5_000)] {
         let refused = list(token).await.unwrap_err();
@@ -331,6 +358,7 @@ async fn key_stops_on(backend: Backend) {
         [
             ["active", "admin", "default_tenant", "all databases", "test"],
             ["revoked", "owner", "default_tenant", "one,two", "test"],
+            ["revoked", "member", "default_tenant", &own_database, "test"],
             ["expired", "member", "default_tenant", "all databases", "test"],
             ["active", "member", "another_tenant", "all databases", "test"],
         ]

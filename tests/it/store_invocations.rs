@@ -5,7 +5,7 @@ use chroma_sync::{
         ids::{InvocationId, SourceId, WorkerId},
         invocation::{InvocationFilter, Phase, Progress, State, StateName, Statistics},
         page::{Order, PageRequest},
-        source::SourceType,
+        source::{GithubAppId, RepositoryName, SourceSettings, SourceType},
     },
     store::{CancelInvocation, CreateInvocation, Held, Scope},
 };
@@ -304,7 +304,9 @@ async fn only_a_pending_invocation_can_be_cancelled(test: TestStore) {
 
 async fn every_filter_picks_its_invocations(test: TestStore) {
     let tenant = test.fresh_tenant();
-    let (one, two) = (test.source(&tenant).await, new_source("other", "owner/elsewhere"));
+    let (one, mut two) = (test.source(&tenant).await, new_source("other", "owner/elsewhere"));
+    let SourceSettings::Github(github) = &mut two.settings;
+    github.app_id = Some(GithubAppId::parse("app_id", "1234").unwrap());
     let two =
         crate::harness::stores::created_source(test.store.create_source(&tenant, two, None).await.unwrap());
     let ids = [
@@ -346,6 +348,20 @@ async fn every_filter_picks_its_invocations(test: TestStore) {
                 ..none.clone()
             },
             ids.to_vec(),
+        ),
+        (
+            InvocationFilter {
+                github_repository: Some(RepositoryName::parse("repository", "Owner/Elsewhere").unwrap()),
+                ..none.clone()
+            },
+            vec![ids[2]],
+        ),
+        (
+            InvocationFilter {
+                github_app_id: Some(GithubAppId::parse("app_id", "1234").unwrap()),
+                ..none.clone()
+            },
+            vec![ids[2]],
         ),
         (
             InvocationFilter {

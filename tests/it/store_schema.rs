@@ -1,8 +1,11 @@
 //! Migrations, and the indexes that the claim depends on.
 
-use chroma_sync::store::{
-    Clock, Store, StoreOptions,
-    lease::{CLAIMABLE_TENANTS_SQL, NEXT_OF_TENANT_SQL},
+use chroma_sync::{
+    domain::{invocation::InvocationFilter, page::PageRequest, source::SourceSettings},
+    store::{
+        Clock, Scope, Store, StoreOptions,
+        lease::{CLAIMABLE_TENANTS_SQL, NEXT_OF_TENANT_SQL},
+    },
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 
@@ -11,6 +14,7 @@ use crate::harness::stores::{TestStore, on_both_stores};
 on_both_stores! {
     migrations_go_up_down_and_up_again_to_the_same_schema,
     servers_that_start_at_once_migrate_once,
+    invocations_from_before_the_filters_are_found_by_repository,
     a_store_without_its_schema_says_what_to_run,
     the_clock_of_the_database_is_used,
     the_claim_uses_the_partial_indexes_however_many_invocations_have_ended,
@@ -67,6 +71,46 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
     test.store.migrate().await.unwrap();
     assert_eq!(schema(&raw).await, first);
     raw.close().await.unwrap();
+}
+
+async fn invocations_from_before_the_filters_are_found_by_repository(test: TestStore) {
+    let tenant = test.fresh_tenant();
+    let source = test.source(&tenant).await;
+    let SourceSettings::Github(github) = source.settings.clone();
+    let (first, orphan) = (test.invocation(&source).await, {
+        let gone = test.source(&tenant).await;
+        let orphan = test.invocation(&gone).await;
+        assert!(
+            test.store
+                .delete_source(&Scope::tenant(tenant.clone()), gone.id)
+                .await
+                .unwrap()
+        );
+        orphan
+    });
+    // Back to the first migration, whose table has no such columns.
+    let states = test.store.migration_states().await.unwrap();
+    let steps = u32::try_from(states.len() - 1).unwrap();
+    test.store.revert_migrations(steps).await.unwrap();
+    test.store.migrate().await.unwrap();
+    let filter = InvocationFilter {
+        github_repository: Some(github.repository),
+        ..InvocationFilter::default()
+    };
+    let scope = Scope::tenant(tenant);
+    let list = async |filter: &InvocationFilter| {
+        let page = test
+            .store
+            .list_invocations(&scope, filter, &PageRequest::default())
+            .await;
+        let items = page.unwrap().items;
+        items
+            .into_iter()
+            .map(|invocation| invocation.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(list(&filter).await, [first.id]);
+    assert_eq!(list(&InvocationFilter::default()).await, [orphan.id, first.id]);
 }
 
 async fn servers_that_start_at_once_migrate_once(test: TestStore) {
