@@ -1,7 +1,10 @@
 //! How the store's calls grow with what is stored: each is timed in turns on a database with a thousand
 //! invocations and on one with a million.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use chroma_sync::{
     domain::{
@@ -29,6 +32,8 @@ const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 /// Calls of each kind on each database.
 const CALLS: usize = 300;
+/// What takes longer in all is called less often.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Rows a page, so few that the small database fills it for every listing.
 const PAGE: u32 = 20;
 const TARGET: f64 = 1.5;
@@ -70,9 +75,13 @@ async fn compare(database: &str, few: &Stored, many: &Stored) {
     println!("  {:<48} {:>9} {:>9} {:>7}", "", "us", "us", "ratio");
     for call in Call::ALL {
         let (mut small, mut large) = (Vec::new(), Vec::new());
+        let start = Instant::now();
         for number in 0..CALLS {
             small.push(few.time(call, number).await);
             large.push(many.time(call, number).await);
+            if start.elapsed() > PATIENCE {
+                break;
+            }
         }
         let (small, large) = (median(small.into_iter()), median(large.into_iter()));
         let ratio = large / small;

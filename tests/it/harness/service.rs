@@ -231,7 +231,7 @@ impl Service {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        let pid = libc::pid_t::try_from(self.process_id()).unwrap();
         // SAFETY: the process is a child that has not been waited for, so its id is its own.
         assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
     }
