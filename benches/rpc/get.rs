@@ -28,13 +28,13 @@ use crate::{
         service::{Deployment, Service},
         stores::{created, created_source, new_invocation, new_source},
     },
-    load::{Figure, Processes, Row, drive, print_ratio, print_table},
+    load::{Figure, Processes, Row, drive, print_processor_ratio, print_ratio, print_table},
     migrated,
     peers::{BARE, Peer},
     sqlite_url,
 };
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 /// Invocations that are read, each as often as the others.
 const INVOCATIONS: usize = 5_000;
 const TARGET: f64 = 0.6;
@@ -112,6 +112,8 @@ pub async fn measure(cluster: &Cluster, directory: &Path) {
         &[bare, sqlite, postgres],
     );
     print_ratio("SQLite / bare", sqlite, bare, TARGET);
+    print_processor_ratio("SQLite / bare, by processor time alone", sqlite, bare);
+    print_processor_ratio("PostgreSQL / bare, by processor time alone", postgres, bare);
     print_ratio("PostgreSQL / bare (no target)", postgres, bare, 0.0);
     let [bare, sqlite, postgres] = &alone;
     print_table("GetInvocation, 1 call in flight", &[bare, sqlite, postgres]);

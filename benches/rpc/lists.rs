@@ -1,7 +1,10 @@
 //! How the store's calls grow with what is stored: each is timed in turns on a database with a thousand
 //! invocations and on one with a million.
 
-use std::{path::Path, time::Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use chroma_sync::{
     domain::{
@@ -29,14 +32,18 @@ const FEW: usize = 1_000;
 const MANY: usize = 1_000_000;
 /// Calls of each kind on each database.
 const CALLS: usize = 300;
+/// What takes longer in all is called less often.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Rows a page, so few that the small database fills it for every listing.
 const PAGE: u32 = 20;
 const TARGET: f64 = 1.5;
 
 /// Half of all invocations belong to one tenant, the rest to these.
 const OTHER_TENANTS: usize = 20;
-/// Sources of the large tenant.
-const SOURCES: usize = 10;
+/// Sources of the large tenant, so few that each has an invocation of every key in the small database.
+const SOURCES: usize = 4;
+/// Every so many invocations one belongs to a source of the large tenant.
+const APART: usize = 2 * SOURCES;
 /// Cancelled invocations of each of them: as many of a thousand as of a million.
 const CANCELLED: usize = 5;
 /// Keys that the invocations of one source name in turn.
@@ -70,9 +77,13 @@ async fn compare(database: &str, few: &Stored, many: &Stored) {
     println!("  {:<48} {:>9} {:>9} {:>7}", "", "us", "us", "ratio");
     for call in Call::ALL {
         let (mut small, mut large) = (Vec::new(), Vec::new());
+        let start = Instant::now();
         for number in 0..CALLS {
             small.push(few.time(call, number).await);
             large.push(many.time(call, number).await);
+            if start.elapsed() > PATIENCE {
+                break;
+            }
         }
         let (small, large) = (median(small.into_iter()), median(large.into_iter()));
         let ratio = large / small;
@@ -207,7 +218,7 @@ impl Stored {
                     .latest_invocations_by_keys(&self.scope, self.source.id, &keys)
                     .await;
                 let elapsed = start.elapsed();
-                assert!(latest.unwrap().len() >= FEW / 2 / SOURCES / 2);
+                assert_eq!(latest.unwrap().len(), KEYS);
                 return elapsed.as_secs_f64() * 1e6;
             }
             Call::Create => {
@@ -291,12 +302,12 @@ async fn load(database: &DatabaseConnection, template: Uuid, source: &Source, co
          row_number() OVER (PARTITION BY tenant ORDER BY id) - 1 AS place FROM sources",
     )
     .await;
-    // In twos the large tenant and another; in twenties each source of the large tenant once.
+    // In twos the large tenant and another; in eights each source of the large tenant once.
     let rows = format!(
         "SELECT n, CASE WHEN n % 2 = 0 THEN 'default_tenant' ELSE 'tenant-' || (n / 2 % {OTHER_TENANTS}) END AS owner, \
          CASE WHEN n % 2 = 0 THEN n / 2 % {SOURCES} ELSE 0 END AS place, \
-         CASE WHEN n % 1000 = 1 THEN 'pending' WHEN n <= {FEW} AND n / 20 % 10 = 3 THEN 'cancelled' \
-         WHEN n / 20 % 10 = 5 THEN 'failed' ELSE 'complete' END AS new_state \
+         CASE WHEN n % 1000 = 1 THEN 'pending' WHEN n <= {FEW} AND n / {APART} % 25 = 3 THEN 'cancelled' \
+         WHEN n / {APART} % 10 = 5 THEN 'failed' ELSE 'complete' END AS new_state \
          FROM ({numbers}) AS numbered"
     );
     let copied = "source_type, exclusive, input, plan, phase, statistics, attempt, failures";
@@ -310,7 +321,7 @@ async fn load(database: &DatabaseConnection, template: Uuid, source: &Source, co
         "INSERT INTO invocations (id, tenant, source_id, database_name, collection_name, object_key, create_time, state, \
          revision, progress_version, next_attempt_at, {started}, {copied}) \
          SELECT {new_id}, owner, source_places.id, CASE WHEN n <= 100 THEN 'db-small' ELSE 'db-' || (n / 3 % 5) END, 'collection-' || n, \
-         CASE WHEN source_places.id = {measured} THEN 'key-' || (n / 20 % {KEYS}) END, \
+         CASE WHEN source_places.id = {measured} THEN 'key-' || (n / {APART} % {KEYS}) END, \
          1700000000000 + n, new_state, CASE WHEN new_state = 'pending' THEN 1 ELSE 3 END, 7, 1700000000000 + n, \
          1700000000000 + n, 1700000001000 + n, CASE WHEN new_state = 'failed' THEN {failure} END, {copied} \
          FROM ({rows}) AS new_rows \

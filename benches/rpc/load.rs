@@ -146,6 +146,13 @@ pub fn print_table(heading: &str, rows: &[&Row]) {
     }
 }
 
+/// Prints the ratio of what the calls cost in processor time on both sides, which other load on the machine
+/// disturbs less than it does the rates.
+pub fn print_processor_ratio(what: &str, over: &Row, under: &Row) {
+    let cost = |row: &Row| median(row.figures.iter().map(|figure| figure.server + figure.client));
+    println!("  {what:<58} {:>9.2}", cost(under) / cost(over));
+}
+
 /// Prints the ratio of two rates, round by round, with the target it is to reach.
 pub fn print_ratio(what: &str, over: &Row, under: &Row, target: f64) {
     let pairs = over.figures.iter().zip(&under.figures);

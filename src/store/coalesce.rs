@@ -1,8 +1,8 @@
 //! Answers calls that wait at the same time with one statement.
 //!
-//! Two tasks take turns: one takes all calls that are queued and runs one function over them, and
-//! whoever calls meanwhile is taken by the other, or by the next turn. A call alone goes through at
-//! once; under load a statement serves dozens of calls, so its cost is shared.
+//! A task takes all calls that are queued and runs one function over them; whoever calls meanwhile
+//! waits for its next turn. A call alone goes through at once; under load a statement serves dozens of
+//! calls, so its cost is shared.
 //!
 //! Nothing is kept from one turn to the next. A statement begins after each of its calls came, so its
 //! answers are as fresh as those of a statement a call: a key that was revoked before a call is not
@@ -19,8 +19,6 @@ use super::error::StoreError;
 const QUEUE_LENGTH: usize = 1_024;
 /// The most calls that one turn answers.
 pub(super) const MAX_BATCH: usize = 128;
-/// Turns at a time: while one waits for the database, the other takes its answers apart.
-const TURNS: usize = 2;
 
 /// Answers all inputs at once: an answer for each, in their order, or one error for all of them.
 pub(super) type Batch<C, I, T> =
@@ -44,14 +42,15 @@ where
     I: Send + Sync + 'static,
     T: Send + 'static,
 {
-    /// Starts the tasks. They end with the coalescer, and give a batch up after `limit`.
-    pub(super) fn start<C>(context: C, batch: Batch<C, I, T>, limit: Duration) -> Self
+    /// Starts as many tasks as `turns` says; they end with the coalescer, and give a batch up after
+    /// `limit`. More than one is for a database across a network, where a turn mostly waits.
+    pub(super) fn start<C>(context: C, batch: Batch<C, I, T>, turns: usize, limit: Duration) -> Self
     where
         C: Clone + Send + Sync + 'static,
     {
         let (queue, receiver) = mpsc::channel(QUEUE_LENGTH);
         let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..TURNS {
+        for _ in 0..turns {
             tokio::spawn(run(context.clone(), batch, Arc::clone(&receiver), limit));
         }
         Self { queue }
@@ -74,7 +73,7 @@ async fn run<C, I, T>(
 ) {
     let mut calls = Vec::with_capacity(MAX_BATCH);
     loop {
-        if queue.lock().await.recv_many(&mut calls, MAX_BATCH).await == 0 {
+        if take(&queue, &mut calls).await == 0 {
             return;
         }
         let (inputs, replies): (Vec<I>, Vec<_>) = calls
@@ -107,6 +106,21 @@ async fn run<C, I, T>(
             }
         }
     }
+}
+
+/// Waits for calls and takes all there are, [`MAX_BATCH`] at most; none when the queue is closed.
+async fn take<I, T>(queue: &Mutex<mpsc::Receiver<Call<I, T>>>, calls: &mut Vec<Call<I, T>>) -> usize {
+    let mut queue = queue.lock().await;
+    let first = queue.recv_many(calls, MAX_BATCH).await;
+    // Requests come in bursts, and the first call wakes this task at once: whoever is about to call as
+    // well goes first.
+    tokio::task::yield_now().await;
+    while calls.len() < MAX_BATCH
+        && let Ok(call) = queue.try_recv()
+    {
+        calls.push(call);
+    }
+    first
 }
 
 /// The inputs without repetitions.

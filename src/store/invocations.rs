@@ -161,11 +161,18 @@ impl Store {
             )
             .add_option(repository.map(|name| invocation::Column::GithubRepository.eq(name)))
             .add_option(state.map(|state| invocation::Column::State.eq(state.as_str())));
-        let select = scope.select_invocations().filter(filter);
+        let scopes = match (source_id, database, request.skip) {
+            (None, None, 0) => scope.by_database(),
+            _ => vec![scope.clone()],
+        };
+        let selects: Vec<_> = scopes
+            .iter()
+            .map(|scope| scope.select_invocations().filter(filter.clone()))
+            .collect();
         self.read(async |database| {
             page(
                 database,
-                select,
+                selects,
                 invocation::Column::Id,
                 request,
                 stored::shown,

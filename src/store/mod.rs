@@ -127,15 +127,19 @@ struct Coalesced {
 
 impl Coalesced {
     fn start(reader: &Reader, writer: &Writer, limit: Duration) -> Self {
+        let turns = match reader.database.get_database_backend() {
+            DbBackend::Postgres => 2,
+            _ => 1,
+        };
         let creator = Creator {
             reader: reader.clone(),
             writer: writer.clone(),
         };
         Self {
-            api_keys: Coalescer::start(reader.clone(), api_keys::find, limit),
-            sources: Coalescer::start(reader.clone(), sources::find, limit),
-            invocations: Coalescer::start(reader.clone(), invocations::find, limit),
-            creations: Coalescer::start(creator, create_invocation::create, limit),
+            api_keys: Coalescer::start(reader.clone(), api_keys::find, turns, limit),
+            sources: Coalescer::start(reader.clone(), sources::find, turns, limit),
+            invocations: Coalescer::start(reader.clone(), invocations::find, turns, limit),
+            creations: Coalescer::start(creator, create_invocation::create, turns, limit),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One page of a listing, by key: rows that are inserted meanwhile neither repeat nor hide others.
 
+use std::cmp::Reverse;
+
 use sea_orm::{
     ConnectionTrait, EntityTrait, ExprTrait, Order, QueryFilter, QueryOrder, QueryResult, QuerySelect,
     QueryTrait, Select, sea_query::Expr,
@@ -9,10 +11,11 @@ use uuid::Uuid;
 use super::error::StoreError;
 use crate::domain::page::{MAX_PAGE_SIZE, Order as Direction, Page, PageRequest};
 
-/// Reads one page of `select`, ordered by `id`, whose values are the row's place in the listing.
+/// Reads one page of all that is selected, ordered by `id`, whose values are the row's place in the
+/// listing. No row may be in two of the selects; where there are several, nothing can be skipped.
 pub(super) async fn page<E, T>(
     database: &impl ConnectionTrait,
-    select: Select<E>,
+    selects: Vec<Select<E>>,
     id: E::Column,
     request: &PageRequest,
     read: fn(&QueryResult) -> Result<T, StoreError>,
@@ -33,19 +36,27 @@ where
         Direction::Ascending => (Order::Asc, |id, after| id.gt(after)),
         Direction::Descending => (Order::Desc, |id, after| id.lt(after)),
     };
-    let mut select = select.order_by(id, order).limit(u64::from(size) + 1);
-    if let Some(after) = request.after {
-        select = select.filter(follows(place(), after));
+    let mut items = Vec::new();
+    for select in selects {
+        let mut select = select.order_by(id, order.clone()).limit(u64::from(size) + 1);
+        if let Some(after) = request.after {
+            select = select.filter(follows(place(), after));
+        }
+        if request.skip > 0 {
+            // Both databases count rows in signed 64 bits.
+            select = select.offset(std::cmp::min(request.skip, i64::MAX.unsigned_abs()));
+        }
+        for row in database.query_all(select.as_query()).await? {
+            items.push(read(&row)?);
+        }
     }
-    if request.skip > 0 {
-        // Both databases count rows in signed 64 bits.
-        select = select.offset(std::cmp::min(request.skip, i64::MAX.unsigned_abs()));
+    match request.order {
+        Direction::Ascending => items.sort_by_key(id_of),
+        Direction::Descending => items.sort_by_key(|item| Reverse(id_of(item))),
     }
-    let mut rows = database.query_all(select.as_query()).await?;
     let size = usize::try_from(size).unwrap_or(usize::MAX);
-    let more = rows.len() > size;
-    rows.truncate(size);
-    let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    let more = items.len() > size;
+    items.truncate(size);
     let next = items.last().filter(|_| more).map(id_of);
     Ok(Page { items, next })
 }

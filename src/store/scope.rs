@@ -11,6 +11,9 @@ use super::{
 };
 use crate::domain::names::{DatabaseName, TenantName};
 
+/// The most databases that a listing asks one by one.
+const MERGED_DATABASES: usize = 16;
+
 /// What a caller may see: one tenant, or some of its databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
@@ -57,6 +60,24 @@ impl Scope {
                 self.database_names()
                     .map(|names| invocation::COLUMN.database_name.is_in(names)),
             )
+    }
+
+    /// Scopes of one database each, for a listing that merges them: ordered by id, the rows of one
+    /// database are a stretch of an index, those of several are not. A scope of all databases, or of too
+    /// many to ask one by one, stays as it is.
+    pub(super) fn by_database(&self) -> Vec<Self> {
+        let mut databases = self.databases.clone().unwrap_or_default();
+        // A name that was given twice would list its rows twice.
+        databases.sort();
+        databases.dedup();
+        if !(2..=MERGED_DATABASES).contains(&databases.len()) {
+            return vec![self.clone()];
+        }
+        let scope_of = |database| Self {
+            tenant: self.tenant.clone(),
+            databases: Some(vec![database]),
+        };
+        databases.into_iter().map(scope_of).collect()
     }
 
     /// Whether a row of this tenant and database is in scope: what the conditions above say, for a row

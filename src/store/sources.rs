@@ -126,10 +126,17 @@ impl Store {
                     .map(|app| source::Column::GithubAppId.eq(app.as_str())),
             )
             .add_option(repository.map(|name| source::Column::GithubRepository.eq(name)));
-        let select = scope.select_sources().filter(filter);
+        let scopes = match (database, request.skip) {
+            (None, 0) => scope.by_database(),
+            _ => vec![scope.clone()],
+        };
+        let selects: Vec<_> = scopes
+            .iter()
+            .map(|scope| scope.select_sources().filter(filter.clone()))
+            .collect();
         self.read(async |database| {
             let read = |row: &QueryResult| read(source::Model::from_query_result(row, "")?);
-            page(database, select, source::Column::Id, request, read, |source| {
+            page(database, selects, source::Column::Id, request, read, |source| {
                 source.id.0
             })
             .await

@@ -22,6 +22,7 @@ on_both_stores! {
     a_collection_takes_one_live_invocation_at_a_time,
     of_many_invocations_into_one_collection_at_once_one_is_created,
     a_source_that_was_deleted_takes_no_invocation,
+    creations_at_once_are_judged_each_by_itself,
     deleting_a_source_leaves_its_invocations_readable_and_running,
     only_a_pending_invocation_can_be_cancelled,
     every_filter_picks_its_invocations,
@@ -211,6 +212,45 @@ async fn a_source_that_was_deleted_takes_no_invocation(test: TestStore) {
         .await
         .unwrap();
     assert_eq!(outcome, CreateInvocation::SourceGone);
+}
+
+async fn creations_at_once_are_judged_each_by_itself(test: TestStore) {
+    let tenant = test.fresh_tenant();
+    let (source, gone) = (test.source(&tenant).await, test.source(&tenant).await);
+    let scope = Scope::tenant(tenant);
+    assert!(test.store.delete_source(&scope, gone.id).await.unwrap());
+    let request = Some(Uuid::now_v7());
+    let creations = (0..40).map(|number| {
+        let (source, request, collection) = match number % 4 {
+            0 => (&gone, None, format!("gone-{number}")),
+            1 => (&source, None, "same".to_owned()),
+            2 => (&source, request, "requested".to_owned()),
+            _ => (&source, None, format!("own-{number}")),
+        };
+        test.store
+            .create_invocation(&source.tenant, source, new_invocation(&collection), request)
+    });
+    let (mut gone, mut new, mut busy, mut repeated) = (0, Vec::new(), Vec::new(), Vec::new());
+    for outcome in futures::future::join_all(creations).await {
+        match outcome.unwrap() {
+            CreateInvocation::SourceGone => gone += 1,
+            CreateInvocation::Created(invocation) => new.push(invocation),
+            CreateInvocation::CollectionBusy(id) => busy.push(id),
+            CreateInvocation::Repeated(invocation) => repeated.push(invocation.id),
+            CreateInvocation::RequestIdReused => panic!("no request id was used for something else"),
+        }
+    }
+    let id_of = |name: &str| new.iter().find(|one| one.collection.as_str() == name).unwrap().id;
+    assert_eq!((gone, new.len()), (10, 12));
+    assert_eq!(busy, [id_of("same"); 9]);
+    assert_eq!(repeated, [id_of("requested"); 9]);
+    for invocation in new {
+        let events = test.store.events_after(invocation.id, 0, 10).await.unwrap();
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0].invocation, invocation);
+        let read = test.store.get_invocation(&scope, invocation.id).await.unwrap();
+        assert_eq!(read, Some(invocation));
+    }
 }
 
 async fn deleting_a_source_leaves_its_invocations_readable_and_running(test: TestStore) {

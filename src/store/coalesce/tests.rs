@@ -29,7 +29,7 @@ impl Scripted {
     }
 
     fn start_with(&self, limit: Duration) -> Arc<Coalescer<i64, i64>> {
-        Arc::new(Coalescer::start(self.clone(), answer, limit))
+        Arc::new(Coalescer::start(self.clone(), answer, 2, limit))
     }
 
     async fn begun(&self) {
