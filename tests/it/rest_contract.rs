@@ -303,24 +303,25 @@ async fn every_documented_answer_is_given_to_a_request_that_earns_it() {
 async fn health_is_unavailable_while_the_database_is_away() {
     let documented = Documented::read();
     let scenario = Scenario::new(Backend::Postgres).await;
-    let mut url = url::Url::parse(&scenario.store_url).unwrap();
-    let gate = Gate::start(&format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
-    let behind = url::Url::parse(&gate.url()).unwrap();
-    url.set_port(behind.port()).unwrap();
+    // The server listens on a socket in the directory that the URL names.
+    let (server, directory) = scenario.store_url.split_once("?host=").unwrap();
+    let socket = format!("{}/.s.PGSQL.5432", directory.replace("%2F", "/"));
+    let gate = Gate::start(&socket).await;
+    let address = gate.url().trim_start_matches("http://").to_owned();
+    let behind = server.replace("@localhost/", &format!("@{address}/"));
     let service = scenario
         .deployment
         .clone()
-        .with("store.url", url.as_str())
+        .with("store.url", &behind)
         .start_role("api");
     let client = RestClient::new(&service, "");
-    check(
-        &documented,
-        &row(Method::GET, HEALTH, 200, Caller::Nobody),
-        &row(Method::GET, HEALTH, 200, Caller::Nobody).send(&client).await,
-    );
-    gate.close();
-    let away = row(Method::GET, HEALTH, 503, Caller::Nobody);
-    check(&documented, &away, &away.send(&client).await);
+    for (status, closed) in [(200, false), (503, true)] {
+        if closed {
+            gate.close();
+        }
+        let health = row(Method::GET, HEALTH, status, Caller::Nobody);
+        check(&documented, &health, &health.send(&client).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

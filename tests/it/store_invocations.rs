@@ -228,7 +228,7 @@ async fn creations_at_once_are_judged_each_by_itself(test: TestStore) {
             _ => (&source, None, format!("own-{number}")),
         };
         test.store
-            .create_invocation(&source.tenant, source, new_invocation(&collection), request)
+            .create_invocation(&source.tenant, source, new_invocation(&collection), request, None)
     });
     let (mut gone, mut new, mut busy, mut repeated) = (0, Vec::new(), Vec::new(), Vec::new());
     for outcome in futures::future::join_all(creations).await {

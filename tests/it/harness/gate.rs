@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::{
     io::copy_bidirectional,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UnixStream},
     sync::Notify,
 };
 
@@ -24,7 +24,7 @@ struct Shared {
 }
 
 impl Gate {
-    /// A gate to `http://HOST:PORT`, open.
+    /// A gate to `http://HOST:PORT`, or to a socket that is a file, open.
     pub async fn start(target: &str) -> Self {
         let target = target
             .trim_start_matches("http://")
@@ -65,11 +65,17 @@ async fn pass(mut inbound: TcpStream, target: String, shared: Arc<Shared>) {
     if shared.closed.load(Ordering::SeqCst) {
         return;
     }
-    let Ok(mut outbound) = TcpStream::connect(&target).await else {
-        return;
+    let passing = async {
+        if target.starts_with('/') {
+            let mut outbound = UnixStream::connect(&target).await?;
+            copy_bidirectional(&mut inbound, &mut outbound).await
+        } else {
+            let mut outbound = TcpStream::connect(&target).await?;
+            copy_bidirectional(&mut inbound, &mut outbound).await
+        }
     };
     tokio::select! {
-        _ = copy_bidirectional(&mut inbound, &mut outbound) => {}
+        _ = passing => {}
         () = closing => {}
     }
 }
