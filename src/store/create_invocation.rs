@@ -308,7 +308,7 @@ mod tests {
     fn a_list_is_cut_into_powers_of_two_from_the_largest_on() {
         let lengths =
             |count: usize| -> Vec<usize> { in_powers_of_two(&vec![(); count]).map(<[()]>::len).collect() };
-        assert_eq!(lengths(0), [0_usize; 0]);
+        assert_eq!(lengths(0), Vec::<usize>::new());
         assert_eq!(lengths(1), [1]);
         assert_eq!(lengths(7), [4, 2, 1]);
         assert_eq!(lengths(128), [128]);
