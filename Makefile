@@ -9,6 +9,12 @@ MAKEFLAGS += --no-print-directory
 PEERS := scripts/peers.sh
 BUF := $(CURDIR)/.peers/venv/bin/buf
 
+# How `make fuzz` runs: seconds and the largest input of each target.
+SECONDS_EACH ?= 150
+MAX_LEN ?= 4096
+FUZZ_TARGETS ?= rest_bodies rest_query proto_requests domain_text
+CARGO_FUZZ_VERSION := 0.13.2
+
 .PHONY: help
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +83,17 @@ bench-rpc: peers ## Measure the calls against a bare tonic service and the datab
 .PHONY: bench-lists
 bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
 	cargo bench --locked --bench rpc -- lists
+.PHONY: fuzz
+fuzz: ## Fuzz what reads requests, SECONDS_EACH (150) for each of FUZZ_TARGETS; needs no nightly Rust
+	@$(PEERS) tools
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --version $(CARGO_FUZZ_VERSION) --locked
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		nice -n 10 cargo fuzz run --sanitizer none --codegen-units 16 $$target \
+			fuzz/corpus/$$target fuzz/seeds/$$target -- \
+			-max_total_time=$(SECONDS_EACH) -max_len=$(MAX_LEN) -dict=fuzz/words.dict \
+			-timeout=5 -report_slow_units=1 -rss_limit_mb=1024 -print_final_stats=1; \
+	done
 
 .PHONY: release
 release: ## Build the optimised binary, target/release/chroma-sync

@@ -7,6 +7,14 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
+/// The longest message, and the longest description of a violation, in bytes.
+///
+/// An error travels twice in the headers of a gRPC answer, in ASCII, and some clients take no more than 8 KiB
+/// of headers: they would see a broken connection in place of what is wrong.
+const MAX_TEXT_BYTES: usize = 1_024;
+/// The longest path of a field, in bytes.
+const MAX_FIELD_BYTES: usize = 256;
+
 /// The result of a use case.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -128,13 +136,26 @@ pub struct FieldViolation {
 }
 
 impl FieldViolation {
-    /// Names `field` and says what is wrong with it and what is allowed.
+    /// Names `field` and says what is wrong with it and what is allowed. Where either echoes too much of
+    /// what the caller wrote, the middle of it is left out.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self {
-            field: field.into(),
-            description: description.into(),
+            field: bounded(field.into(), MAX_FIELD_BYTES),
+            description: bounded(description.into(), MAX_TEXT_BYTES),
         }
     }
+}
+
+/// A text of at most `most` bytes: where it is longer, its beginning and its end.
+fn bounded(text: String, most: usize) -> String {
+    const CUT: &str = " ... ";
+    if text.len() <= most {
+        return text;
+    }
+    let half = most.saturating_sub(CUT.len()) / 2;
+    let head = &text[..text.floor_char_boundary(half)];
+    let tail = &text[text.ceil_char_boundary(text.len() - half)..];
+    format!("{head}{CUT}{tail}")
 }
 
 impl From<FieldViolation> for Error {
@@ -166,11 +187,16 @@ struct Inner {
 }
 
 impl Error {
-    /// An error whose message is meant for the caller: a sentence fragment, lowercase, no full stop.
+    /// An error whose message is meant for the caller: a sentence fragment, lowercase, no full stop. The
+    /// middle of a message of more than 1,024 bytes is left out.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
+        let message = match message.into() {
+            Cow::Owned(text) => Cow::Owned(bounded(text, MAX_TEXT_BYTES)),
+            fixed @ Cow::Borrowed(_) => fixed,
+        };
         Self(Box::new(Inner {
             reason,
-            message: message.into(),
+            message,
             violations: Vec::new(),
             resource: None,
             retry_after: None,

@@ -83,14 +83,14 @@ impl App {
         }
     }
 
-    /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more.
+    /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more. A database
+    /// that was deleted since its source was created is found missing by the worker.
     async fn require_collection_open(&self, auth: &Auth, source: &Source, new: &NewInvocation) -> Result<()> {
         let chroma = self.chroma_of(auth)?;
-        let found = chroma
-            .find_collection(auth.tenant(), &source.database, &new.collection)
+        let finished = chroma
+            .is_collection_finished(auth.tenant(), &source.database, &new.collection)
             .await
             .map_err(|error| refused_for(auth, error))?;
-        let finished = found.is_some_and(|collection| collection.is_finished());
         if !finished {
             return Ok(());
         }

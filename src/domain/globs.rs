@@ -11,6 +11,11 @@ use crate::error::FieldViolation;
 pub const MAX_PATTERNS: usize = 1_000;
 /// The longest pattern, in bytes.
 pub const MAX_PATTERN_BYTES: usize = 1_024;
+/// The most `*` that the patterns of a source may have together; `**` counts as one.
+///
+/// Matching is linear in the key, but each byte of it may cost as much as there are stars: this many take
+/// up to half a second and 10 MB for a hostile key of 1,000 bytes, ten times as many 10 s and 500 MB.
+pub const MAX_STARS: usize = 4_096;
 
 /// A set of compiled patterns; matching takes time linear in the key.
 #[derive(Debug, Clone)]
@@ -27,6 +32,11 @@ impl Globs {
                 "must have at most {MAX_PATTERNS} patterns, has {}",
                 patterns.len()
             );
+            return Err(FieldViolation::new(field, problem));
+        }
+        let stars: usize = patterns.iter().map(|pattern| stars(pattern)).sum();
+        if stars > MAX_STARS {
+            let problem = format!("must have at most {MAX_STARS} `*` together, has {stars}");
             return Err(FieldViolation::new(field, problem));
         }
         let mut builder = GlobSetBuilder::new();
@@ -75,6 +85,13 @@ impl Globs {
     }
 }
 
+/// Runs of `*` in a pattern.
+fn stars(pattern: &str) -> usize {
+    let ends = |pair: &[u8]| pair[0] == b'*' && pair[1] != b'*';
+    let inside = pattern.as_bytes().windows(2).filter(|pair| ends(pair)).count();
+    inside + usize::from(pattern.ends_with('*'))
+}
+
 impl PartialEq for Globs {
     fn eq(&self, other: &Self) -> bool {
         self.patterns == other.patterns
@@ -107,6 +124,26 @@ mod tests {
         assert!(globs(&["src/*"]).matches("src/a/b.rs"));
         assert!(!globs(&["src/*"]).matches("lib/a.rs"));
         assert!(globs(&["*.{md,rs}"]).matches("docs/a.md"));
+    }
+
+    #[test]
+    fn patterns_with_more_stars_than_can_be_matched_quickly_are_refused() {
+        let patterns = vec!["*a?".repeat(340); 100];
+        let violation = Globs::parse("include_globs", &patterns).unwrap_err();
+        assert_eq!(
+            violation,
+            FieldViolation::new("include_globs", "must have at most 4096 `*` together, has 34000")
+        );
+    }
+
+    #[test]
+    fn as_many_patterns_of_the_usual_kind_as_are_allowed_are_taken() {
+        let patterns: Vec<String> = (0..MAX_PATTERNS)
+            .map(|index| format!("src/**/{index}/**/*.{{md,rs}}"))
+            .collect();
+        let globs = Globs::parse("include_globs", &patterns).unwrap();
+        assert!(globs.matches("src/a/999/b/c.rs"));
+        assert!(!globs.matches("src/a/1000/b/c.rs"));
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl RepositoryName {
         let path = stripped.strip_suffix('/').unwrap_or(stripped);
         let path = path.strip_suffix(".git").unwrap_or(path);
         let (owner, name) = path.split_once('/').ok_or_else(problem)?;
-        if is_segment(owner) && is_segment(name) {
+        // Git hosts serve `name` and `name.git` as one repository, so none is called `name.git`.
+        if is_segment(owner) && is_segment(name) && !name.ends_with(".git") {
             Ok(Self(format!("{owner}/{name}")))
         } else {
             Err(problem())
@@ -288,6 +289,7 @@ mod tests {
             "https://gitlab.com/a/b",
             "-a/b",
             "a/b\0",
+            "a/b.git.git",
         ] {
             assert!(
                 RepositoryName::parse("github.repository", text).is_err(),

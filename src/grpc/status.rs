@@ -96,3 +96,26 @@ pub fn not_served(path: &str) -> Error {
 pub fn from_error(error: Error) -> Status {
     status(&error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least that a common client takes: Java's and the core of Python's and Ruby's.
+    const MAX_HEADER_BYTES: usize = 8 * 1024;
+
+    #[test]
+    fn an_error_fits_into_the_headers_that_every_client_takes() {
+        for character in ["a", "\u{1f980}", "\0"] {
+            let long = character.repeat(1_000_000);
+            let error = Error::invalid_field(long.clone(), format!("must be short, is {long:?}; ask again"));
+            let answer = status(&error).into_http::<()>();
+            let headers = answer.headers().iter();
+            let bytes: usize = headers
+                .map(|(name, value)| name.as_str().len() + value.len() + 32)
+                .sum();
+            assert!(bytes <= MAX_HEADER_BYTES, "{bytes} bytes");
+            assert!(error.message().ends_with("; ask again"), "{error}");
+        }
+    }
+}

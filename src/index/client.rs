@@ -176,6 +176,23 @@ impl ChromaClient {
         }
     }
 
+    /// Whether the collection holds a finished sync. False also when there is no such collection or no such
+    /// database: Chroma does not tell the two apart, and asking for the database would be another request.
+    pub async fn is_collection_finished(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        name: &CollectionName,
+    ) -> Result<bool, IndexError> {
+        let url = self.database_url(tenant, database, &["collections", name.as_str()]);
+        let call = Call::get("get collection", url);
+        match self.transport.call::<CollectionBody>(call).await {
+            Ok(body) => Ok(body.into_collection(tenant, database).is_finished()),
+            Err(IndexError::Rejected { status: 404, .. }) => Ok(false),
+            Err(error) => Err(self.in_database(tenant, database, error).await),
+        }
+    }
+
     /// The collection with this name; it is created where it does not exist, with cosine space.
     ///
     /// An existing one keeps its metadata, space and embedding function.

@@ -198,7 +198,10 @@ fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Error {
     let inner = error.inner();
     let path = error.path().to_string();
     match inner.classify() {
-        serde_json::error::Category::Data if path != "." => Error::invalid_field(path, inner.to_string()),
+        // A member whose name is empty leaves no field to name.
+        serde_json::error::Category::Data if !matches!(path.as_str(), "." | "") => {
+            Error::invalid_field(path, inner.to_string())
+        }
         serde_json::error::Category::Data
         | serde_json::error::Category::Syntax
         | serde_json::error::Category::Eof
@@ -221,6 +224,10 @@ impl Query {
             .into_owned()
             .collect();
         for (index, (name, value)) in pairs.iter().enumerate() {
+            if name.is_empty() {
+                let problem = "must not have a parameter without a name";
+                return Err(FieldViolation::new("query", problem));
+            }
             if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
                 return Err(FieldViolation::new(name, "must be given once"));
             }
@@ -267,6 +274,37 @@ impl Query {
                     known.join(", ")
                 ),
             )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_member_without_a_name_is_no_field_to_name() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Body {
+            #[allow(dead_code)]
+            known: Option<Value>,
+        }
+
+        let error = read_object::<Body>(br#"{"": 1}"#).unwrap_err();
+        assert_eq!(
+            (error.reason(), error.violations()),
+            (Reason::MalformedRequest, &[][..])
+        );
+    }
+
+    #[test]
+    fn a_parameter_without_a_name_is_a_fault_of_the_query() {
+        for query in ["=", "=1", "limit=1&=2", "=1&=2"] {
+            let violation = Query::parse(Some(query)).unwrap_err();
+            assert_eq!(violation.field, "query", "{query}");
         }
     }
 }

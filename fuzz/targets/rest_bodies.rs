@@ -1,0 +1,87 @@
+//! The bodies of the documented REST paths.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use chroma_sync::{
+    domain::{
+        embedding::ModelCatalog,
+        globs::Globs,
+        ids::InvocationId,
+        invocation::{Invocation, NewInvocation, Progress, State},
+        names::{DatabaseName, TenantName},
+        source::{NewSource, SourceSettings},
+        time::Timestamp,
+    },
+    rest,
+};
+use chroma_sync_fuzz::{assert_refused, catalog, stored};
+use libfuzzer_sys::fuzz_target;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+static CATALOG: LazyLock<ModelCatalog> = LazyLock::new(catalog);
+
+fuzz_target!(|bytes: &[u8]| {
+    match rest::read_new_source(bytes, &CATALOG) {
+        Ok(new) => source_survives(new),
+        Err(error) => assert_refused(error),
+    }
+    match rest::read_new_invocation(bytes) {
+        Ok(new) => invocation_survives(new),
+        Err(error) => assert_refused(error),
+    }
+    match rest::read_object_keys(bytes) {
+        Ok(keys) => {
+            let body = json!({"object_keys": keys}).to_string();
+            assert_eq!(rest::read_object_keys(body.as_bytes()).unwrap(), keys);
+        }
+        Err(error) => assert_refused(error),
+    }
+});
+
+/// What a source is shown as makes the same source again.
+fn source_survives(mut new: NewSource) {
+    let SourceSettings::Github(github) = &mut new.settings;
+    // No list is shown as the documented default.
+    github
+        .include_globs
+        .get_or_insert_with(|| Globs::parse("include_globs", &["*".to_owned()]).unwrap());
+    let mut shown = rest::write_source(stored(new.clone()));
+    let fields = shown.as_object_mut().unwrap();
+    for output_only in ["id", "created_at", "source_type"] {
+        fields.remove(output_only).unwrap();
+    }
+    let again = rest::read_new_source(shown.to_string().as_bytes(), &CATALOG);
+    let again = again.unwrap_or_else(|error| panic!("{error:?}: {shown}"));
+    assert_eq!(again, new, "{shown}");
+    assert_eq!(again.fingerprint(), new.fingerprint());
+}
+
+/// What an invocation is shown as asks for the same invocation again.
+fn invocation_survives(new: NewInvocation) {
+    let shown = rest::write_invocation(&Invocation {
+        id: InvocationId(Uuid::nil()),
+        tenant: TenantName::default_tenant(),
+        source_id: None,
+        database: DatabaseName::from_stored("database".to_owned()),
+        collection: new.collection.clone(),
+        input: new.input.clone(),
+        state: State::Pending,
+        revision: 1,
+        progress_version: 0,
+        progress: Progress::default(),
+        attempt: 0,
+        resolved_commit: None,
+        create_time: Timestamp(0),
+    });
+    let metadata: &Value = &shown["metadata"];
+    let body = json!({
+        "target_collection_name": metadata["collection_name"],
+        "ref_identifier": metadata["github"]["git_ref_identifier"],
+    });
+    let again = rest::read_new_invocation(body.to_string().as_bytes());
+    let again = again.unwrap_or_else(|error| panic!("{error:?}: {body}"));
+    assert_eq!(again, new, "{body}");
+}
