@@ -83,6 +83,7 @@ bench-rpc: peers ## Measure the calls against a bare tonic service and the datab
 .PHONY: bench-lists
 bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
 	cargo bench --locked --bench rpc -- lists
+
 .PHONY: fuzz
 fuzz: ## Fuzz what reads requests, SECONDS_EACH (150) for each of FUZZ_TARGETS; needs no nightly Rust
 	@$(PEERS) tools

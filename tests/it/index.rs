@@ -122,6 +122,12 @@ async fn a_missing_database_is_told_from_a_missing_collection() {
             .unwrap(),
         None
     );
+    for database in [database.name(), &missing] {
+        let finished = client
+            .is_collection_finished(tenant, database, &name("abc"))
+            .await;
+        assert!(!finished.unwrap(), "{database}");
+    }
 
     let found = client
         .find_collection(tenant, &missing, &name("abc"))

@@ -6,6 +6,7 @@
 mod architecture;
 mod auth;
 mod auth_chroma;
+mod auth_reach;
 mod clients;
 mod crash;
 mod documentation;

@@ -1,0 +1,367 @@
+//! What a token reaches: every method and path, with ids of another tenant, of another database, without a
+//! token, and with a role that may not do it.
+
+use chroma_sync::proto;
+use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor};
+use reqwest::Method;
+use serde_json::json;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::harness::{
+    chroma::ChromaDatabase,
+    dynamic,
+    rest::RestClient,
+    scenario::Scenario,
+    service::Service,
+    stores::{Backend, on_both},
+};
+
+fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
+}
+
+/// Ids that a caller must not reach, and what a request needs besides.
+struct Foreign<'a> {
+    source: &'a str,
+    invocation: &'a str,
+    database: &'a str,
+}
+
+impl Foreign<'_> {
+    /// The value of a request's field that names something; none for a field that names nothing.
+    fn id(&self, method: &str, field: &FieldDescriptor) -> Option<&str> {
+        match field.name() {
+            "source_id" => Some(self.source),
+            "invocation_id" => Some(self.invocation),
+            // A name of the caller's own, and one that GitHub gives.
+            "request_id" | "github_app_id" => None,
+            other if other.ends_with("_id") => {
+                panic!("{method} takes {other}, of which this test does not know what it names")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Every method of our services, each with one request for every id that it takes, or without ids. False goes
+/// with a listing that names nothing.
+fn requests(foreign: &Foreign) -> Vec<(MethodDescriptor, DynamicMessage, bool)> {
+    let mut requests = Vec::new();
+    for method in dynamic::methods() {
+        let input = method.input();
+        let fill = |id: Option<(&FieldDescriptor, &str)>| {
+            let mut message = DynamicMessage::new(input.clone());
+            for field in input.fields() {
+                let value = match field.name() {
+                    "target_collection_name" => Some(json!("another")),
+                    "object_keys" => Some(json!(["key"])),
+                    "github" if id.is_none() => Some(json!({"repository": "owner/name"})),
+                    "database_name" if id.is_none() => Some(json!(foreign.database)),
+                    _ => None,
+                };
+                if let Some(value) = value {
+                    dynamic::set(&mut message, &field, &value);
+                }
+            }
+            if let Some((field, id)) = id {
+                dynamic::set(&mut message, field, &json!(id));
+            }
+            message
+        };
+        let ids: Vec<(FieldDescriptor, String)> = input
+            .fields()
+            .filter_map(|field| {
+                let id = foreign.id(method.full_name(), &field)?.to_owned();
+                Some((field, id))
+            })
+            .collect();
+        for (field, id) in &ids {
+            requests.push((method.clone(), fill(Some((field, id))), true));
+        }
+        if method.name().starts_with("List") {
+            requests.push((method.clone(), DynamicMessage::new(input.clone()), false));
+        } else if ids.is_empty() {
+            requests.push((method.clone(), fill(None), true));
+        }
+    }
+    requests
+}
+
+/// Calls every method of the contract with ids that the token must not reach. Each that names one of them
+/// is refused with one of `reasons`; each listing that names none shows none of them.
+async fn assert_out_of_reach(
+    service: &Service,
+    token: &str,
+    foreign: &Foreign<'_>,
+    code: Code,
+    reasons: &[&str],
+) {
+    let mut methods = 0;
+    for (method, request, names_something) in requests(foreign) {
+        methods += 1;
+        let name = method.full_name().to_owned();
+        let answer = dynamic::call(service, token, &method, request).await;
+        match answer {
+            Err(status) if names_something => {
+                assert_eq!(status.code(), code, "{name}: {status:?}");
+                assert!(reasons.contains(&reason(&status).as_str()), "{name}: {status:?}");
+            }
+            Err(status) if name.ends_with("ListDocuments") => {
+                assert_eq!(status.code(), Code::InvalidArgument)
+            }
+            Err(status) => panic!("{name}: {status:?}"),
+            Ok(answers) => {
+                assert!(!names_something, "{name} was allowed");
+                let shown = format!("{answers:?}");
+                assert!(!shown.contains(foreign.source), "{name} shows the source");
+                assert!(!shown.contains(foreign.invocation), "{name} shows the invocation");
+            }
+        }
+    }
+    assert!(methods >= 13, "the contract lost methods: {methods}");
+    let rest = RestClient::new(service, token);
+    let status_code = if code == Code::NotFound { 404 } else { 403 };
+    let Foreign {
+        source, invocation, ..
+    } = foreign;
+    let target = json!({"target_collection_name": "another"}).to_string();
+    for (verb, path, body) in [
+        (Method::GET, format!("/api/v1/sources/{source}"), ""),
+        (Method::DELETE, format!("/api/v1/sources/{source}"), ""),
+        (
+            Method::POST,
+            format!("/api/v1/sources/{source}/invocations"),
+            &*target,
+        ),
+        (
+            Method::POST,
+            format!("/api/v1/sources/{source}/invocations/latest-by-keys"),
+            r#"{"object_keys": ["key"]}"#,
+        ),
+        (Method::GET, format!("/api/v1/invocations?source_id={source}"), ""),
+        (Method::GET, format!("/api/v1/invocations/{invocation}"), ""),
+        (Method::PUT, format!("/api/v1/invocations/{invocation}"), ""),
+    ] {
+        let content_type = if body.is_empty() { "" } else { "application/json" };
+        let answer = rest
+            .send(verb.clone(), &path, content_type, body.to_owned())
+            .await;
+        let (status, body) = answer.parts();
+        assert_eq!(status, status_code, "{verb} {path}: {body}");
+        let reason = body["reason"].as_str().unwrap();
+        assert!(reasons.contains(&reason), "{verb} {path}: {body}");
+    }
+    for path in ["/api/v1/sources", "/api/v1/invocations"] {
+        let (status, body) = rest.get(path).await;
+        assert_eq!(status, 200, "{path}");
+        let shown = body.to_string();
+        assert!(
+            !shown.contains(source) && !shown.contains(invocation),
+            "{path}: {shown}"
+        );
+    }
+}
+
+on_both!(keys_reach_their_tenant_and_databases_alone, keys_reach_on);
+async fn keys_reach_on(backend: Backend) {
+    let scenario = Scenario::new(backend).await;
+    let other = ChromaDatabase::create().await;
+    let other_name = other.name().to_string();
+    let service = scenario.deployment.start_role("api");
+    let source = scenario.create_source(&service, "owner/name").await;
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+
+    let foreign = ["--role", "owner", "--tenant", "another_tenant"];
+    let foreign = scenario.deployment.create_key(&foreign);
+    let database = scenario.database();
+    let out_of_reach = Foreign {
+        source: &source,
+        invocation: &created.id,
+        database: &database,
+    };
+    let hidden = ["SOURCE_NOT_FOUND", "INVOCATION_NOT_FOUND", "DATABASE_NOT_FOUND"];
+    assert_out_of_reach(&service, &foreign, &out_of_reach, Code::NotFound, &hidden).await;
+    let refused = service
+        .sources(&foreign)
+        .create_source(scenario.source_request("owner/name"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reason(&refused),
+        "DATABASE_NOT_FOUND",
+        "the database is another tenant's"
+    );
+
+    let bound = [
+        "--role",
+        "admin",
+        "--database",
+        &other_name,
+        "--database",
+        "third",
+    ];
+    let bound = scenario.deployment.create_key(&bound);
+    let forbidden = ["DATABASE_FORBIDDEN"];
+    assert_out_of_reach(
+        &service,
+        &bound,
+        &out_of_reach,
+        Code::PermissionDenied,
+        &forbidden,
+    )
+    .await;
+    let database_name = scenario.database();
+    let by_name = [
+        service
+            .sources(&bound)
+            .create_source(scenario.source_request("owner/name"))
+            .await
+            .map(drop),
+        service
+            .sources(&bound)
+            .list_sources(proto::ListSourcesRequest {
+                database_name: database_name.clone(),
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+        service
+            .invocations(&bound)
+            .list_invocations(proto::ListInvocationsRequest {
+                database_name: database_name.clone(),
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+    ];
+    for refused in by_name {
+        let status = refused.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), &info.metadata["database_name"]),
+            ("DATABASE_FORBIDDEN", &database_name)
+        );
+    }
+    let (status, body) = RestClient::new(&service, &bound)
+        .get(&format!("/api/v1/sources?database_name={database_name}"))
+        .await;
+    assert_eq!(
+        (status, &body["error"], &body["reason"]),
+        (403, &json!("PermissionDeniedError"), &json!("DATABASE_FORBIDDEN"))
+    );
+
+    let mut within = scenario.source_request("owner/name");
+    within.database_name = other_name;
+    let within = service
+        .sources(&bound)
+        .create_source(within)
+        .await
+        .unwrap()
+        .into_inner();
+    let everything = proto::ListSourcesRequest::default();
+    let listed = service
+        .sources(&bound)
+        .list_sources(everything.clone())
+        .await
+        .unwrap();
+    assert_eq!(listed.into_inner().sources, [within]);
+    let listed = service
+        .sources(&scenario.admin)
+        .list_sources(everything)
+        .await
+        .unwrap();
+    assert_eq!(listed.into_inner().sources.len(), 2, "nothing was deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_without_a_token_is_refused_before_anything_else() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let service = scenario.deployment.start_role("api");
+    let wrong = Foreign {
+        source: "not-a-uuid",
+        invocation: "not-a-uuid",
+        database: "",
+    };
+    for (method, request, _) in requests(&wrong) {
+        let method_name = method.full_name();
+        let status = dynamic::call(&service, "", &method, request)
+            .await
+            .expect_err(method_name);
+        assert_eq!(status.code(), Code::Unauthenticated, "{method_name}: {status:?}");
+        assert_eq!(reason(&status), "TOKEN_MISSING");
+    }
+    let rest = RestClient::new(&service, "");
+    for path in [
+        "/api/v1/sources",
+        "/api/v1/sources?limit=x",
+        "/api/v1/invocations/x",
+    ] {
+        let (status, body) = rest.get(path).await;
+        assert_eq!(
+            (status, &body["reason"]),
+            (401, &json!("TOKEN_MISSING")),
+            "{path}"
+        );
+    }
+    let nonsense = rest
+        .send(reqwest::Method::POST, "/api/v1/sources", "text/plain", "x")
+        .await;
+    assert_eq!(nonsense.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_syncs_but_creates_and_deletes_no_sources() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let service = scenario.deployment.start_role("api");
+    let source = scenario.create_source(&service, "owner/name").await;
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    // Without --role a key is a member's.
+    let member = scenario.deployment.create_key(&[]);
+    let database = scenario.database();
+    let own = Foreign {
+        source: &source,
+        invocation: &created.id,
+        database: &database,
+    };
+    let mut refused = Vec::new();
+    for (method, request, complete) in requests(&own) {
+        let answer = dynamic::call(&service, &member, &method, request).await;
+        if let Err(status) = answer
+            && complete
+        {
+            assert_eq!(
+                status.code(),
+                Code::PermissionDenied,
+                "{}: {status:?}",
+                method.name()
+            );
+            assert_eq!(reason(&status), "ROLE_INSUFFICIENT");
+            refused.push(method.name().to_owned());
+        }
+    }
+    refused.sort();
+    assert_eq!(refused, ["CreateSource", "DeleteSource"]);
+    let rest = RestClient::new(&service, &member);
+    let expected = json!({
+        "error": "PermissionDeniedError",
+        "message": "only keys with role owner or admin may delete sources; this key has role member",
+        "reason": "ROLE_INSUFFICIENT",
+        "details": {"role": "member"},
+    });
+    assert_eq!(
+        rest.delete(&format!("/api/v1/sources/{source}")).await,
+        (403, expected)
+    );
+    let body = json!({"database_name": scenario.database(), "github": {"repository": "owner/other"}});
+    let (status, body) = rest.post("/api/v1/sources", &body).await;
+    assert_eq!((status, &body["reason"]), (403, &json!("ROLE_INSUFFICIENT")));
+}
