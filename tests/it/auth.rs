@@ -114,6 +114,11 @@ async fn key_stops_on(backend: Backend) {
         errors.contains(&format!("no active key has the id {id}")),
         "{errors}"
     );
+    service.terminate();
+    let (_, log) = service.wait();
+    for token in [&token, &streaming, &expired, &later, &scenario.admin] {
+        assert!(!log.contains(token.as_str()), "the log has a token: {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,10 @@ use chroma_sync::proto::{
 use prost::Message;
 use reqwest::Method;
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tonic::{
     Code, Status,
     codec::CompressionEncoding,
@@ -157,6 +161,34 @@ async fn messages_are_compressed_both_ways_for_clients_that_ask() {
         .await
         .unwrap();
     assert!(plain.metadata().get("grpc-encoding").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_answers_no_ping_is_closed() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let service = scenario
+        .deployment
+        .clone()
+        .with("server.keepalive_interval_seconds", "1")
+        .with("server.keepalive_timeout_seconds", "1")
+        .start_role("api");
+    let address = service.url.trim_start_matches("http://");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    // The preface of HTTP/2 and empty settings, and nothing ever after.
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    connection.write_all(preface).await.unwrap();
+    let mut received = Vec::new();
+    let closed = tokio::time::timeout(Duration::from_secs(60), connection.read_to_end(&mut received)).await;
+    assert!(closed.is_ok(), "the connection is still open");
+    // A frame's type is its fourth byte; 6 is a ping.
+    let mut types = Vec::new();
+    let mut rest = received.as_slice();
+    while let Some((head, after)) = rest.split_at_checked(9) {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        types.push(head[3]);
+        rest = after.get(length..).unwrap_or_default();
+    }
+    assert!(types.contains(&6), "closed without a ping: {types:?}");
 }
 
 /// A certificate authority and a certificate of it for `localhost`, as PEM files.
