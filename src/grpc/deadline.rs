@@ -38,6 +38,10 @@ pub(super) fn until<T>(
     let messages = Box::pin(messages);
     stream::unfold(Some(messages), move |messages| async move {
         let mut messages = messages?;
+        // A timer that is set to the past goes off a little later.
+        if Instant::now() >= end {
+            return Some((Err(exceeded()), None));
+        }
         tokio::select! {
             biased;
             () = sleep_until(end) => Some((Err(exceeded()), None)),
