@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A token, password or URL with a password in it. `Debug` shows whether it is set, nothing else.
-#[derive(Clone, PartialEq, Eq, Default, serde::Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Default, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 

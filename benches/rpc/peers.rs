@@ -149,6 +149,10 @@ pub async fn serve_stand_in() {
         .route(
             "/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}",
             get(missing),
+        )
+        .route(
+            "/api/v2/tenants/{tenant}/databases/{database}/collections",
+            get(|| async { Json(json!([])) }),
         );
     Server::builder()
         .accept_http1(true)

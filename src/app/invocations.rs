@@ -87,8 +87,10 @@ impl App {
     /// that was deleted since its source was created is found missing by the worker.
     async fn require_collection_open(&self, auth: &Auth, source: &Source, new: &NewInvocation) -> Result<()> {
         let chroma = self.chroma_of(auth)?;
-        let finished = chroma
-            .is_collection_finished(auth.tenant(), &source.database, &new.collection)
+        let place = (auth.tenant(), &source.database, &new.collection);
+        let finished = self
+            .1
+            .is_finished(&chroma, auth.chroma_token(), place)
             .await
             .map_err(|error| refused_for(auth, error))?;
         if !finished {

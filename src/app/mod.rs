@@ -5,6 +5,7 @@
 //! wire types and status codes.
 
 pub mod auth;
+mod collections;
 pub mod documents;
 mod identity;
 pub mod invocations;
@@ -14,6 +15,7 @@ pub mod watch;
 use std::{borrow::Cow, sync::Arc};
 
 pub use auth::{Auth, Authenticator};
+use collections::CollectionChecks;
 
 use crate::{
     domain::{embedding::ModelCatalog, names::DatabaseName},
@@ -47,12 +49,12 @@ pub struct AppParts {
 
 /// The application: a cheap handle to [`AppParts`].
 #[derive(Debug, Clone)]
-pub struct App(Arc<AppParts>);
+pub struct App(Arc<AppParts>, CollectionChecks);
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Self {
-        Self(Arc::new(parts))
+        Self(Arc::new(parts), CollectionChecks::default())
     }
 
     /// Finds out who calls; see [`Authenticator::authenticate`].

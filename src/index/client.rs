@@ -1,6 +1,6 @@
 //! A connection to a Chroma server, and the calls about the server, databases and collections.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -191,6 +191,30 @@ impl ChromaClient {
             Err(IndexError::Rejected { status: 404, .. }) => Ok(false),
             Err(error) => Err(self.in_database(tenant, database, error).await),
         }
+    }
+
+    /// The names of the collections that hold a finished sync; none when the database has more than `limit`
+    /// collections.
+    pub async fn finished_collections(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        limit: usize,
+    ) -> Result<Option<HashSet<CollectionName>>, IndexError> {
+        let mut url = self.database_url(tenant, database, &["collections"]);
+        // One more than may be there tells whether there are more.
+        let most = (limit + 1).to_string();
+        url.query_pairs_mut().append_pair("limit", &most);
+        let call = Call::get("list collections", url);
+        let bodies: Vec<CollectionBody> = self.transport.call(call).await?;
+        if bodies.len() > limit {
+            return Ok(None);
+        }
+        let collections = bodies
+            .into_iter()
+            .map(|body| body.into_collection(tenant, database));
+        let finished = collections.filter(Collection::is_finished);
+        Ok(Some(finished.map(|collection| collection.name).collect()))
     }
 
     /// The collection with this name; it is created where it does not exist, with cosine space.

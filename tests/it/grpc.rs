@@ -1,9 +1,11 @@
 //! Sources and invocations over gRPC: what the contract in `proto/` says of each method.
 
 use chroma_sync::{
-    domain::embedding::MINILM,
+    domain::{embedding::MINILM, names::CollectionName},
+    index::{CollectionSettings, EmbeddingFunction},
     proto::{self, chunking::Strategy, create_source_request::Settings, invocation::State},
 };
+use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
@@ -332,4 +334,42 @@ async fn cancelled_once_on(backend: Backend) {
         ("STATE", &created.id)
     );
     assert_eq!(violation.description, refused.message());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_invocations_created_at_once_those_into_finished_collections_are_refused() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let service = scenario.deployment.start_role("api");
+    let source = scenario.create_source(&service, "owner/name").await;
+    let settings = CollectionSettings {
+        embedding_function: EmbeddingFunction::for_model(MINILM).unwrap(),
+        dimensions: 384,
+        metadata: [("finished_ingest".to_owned(), json!(true))]
+            .into_iter()
+            .collect(),
+    };
+    let name = |n: usize| format!("collection-{n}");
+    let finished = [3, 20];
+    for n in finished {
+        let name = CollectionName::parse("name", &name(n)).unwrap();
+        let chroma = &scenario.chroma;
+        let made = chroma
+            .client
+            .get_or_create_collection(&chroma.tenant, chroma.name(), &name, &settings)
+            .await;
+        made.unwrap();
+    }
+    let creations = (0..40).map(|n| {
+        let (name, service, scenario, source) = (name(n), &service, &scenario, &source);
+        async move { scenario.create_invocation(service, source, &name).await }
+    });
+    let ended = futures::future::join_all(creations).await;
+    let refused: Vec<usize> = (0..ended.len()).filter(|n| ended[*n].is_err()).collect();
+    assert_eq!(refused, finished);
+    for status in ended.into_iter().filter_map(Result::err) {
+        assert_eq!(
+            status.get_details_error_info().unwrap().reason,
+            "COLLECTION_FINISHED"
+        );
+    }
 }
