@@ -2,7 +2,7 @@
 //!
 //! Every use case takes an [`Auth`] value and asks it, so no path can forget the check. In mode `keys`
 //! the token is looked up for each call: a revoked key stops at once, on every node that shares the
-//! database. For mode `chroma` see [`super::identity`].
+//! database. Mode `chroma` is in `identity`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! What a caller may see. Every read on a caller's behalf starts from a select made here, or passes
-//! its row through [`Scope::includes`], so none can forget the tenant.
+//! its row through `Scope::includes`, so none can forget the tenant.
 //!
 //! Workers read across tenants; they reach an invocation through its lease instead.
 
