@@ -2,19 +2,14 @@
 
 use chroma_sync::proto::{self, watch_invocation_response::Kind};
 use serde_json::json;
-use tonic::{Code, Request, Status, metadata::MetadataValue};
-use tonic_types::StatusExt;
+use tonic::{Code, Request, metadata::MetadataValue};
 
 use crate::harness::{
     rest::RestClient,
     scenario::Scenario,
+    service::reason,
     stores::{Backend, on_both},
 };
-
-fn reason(status: &Status) -> String {
-    let info = status.get_details_error_info();
-    info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
-}
 
 on_both!(a_key_stops_when_it_is_revoked_or_expires, key_stops_on);
 async fn key_stops_on(backend: Backend) {
@@ -27,11 +22,7 @@ async fn key_stops_on(backend: Backend) {
     // A stream that was opened before ends as well.
     let own_database = scenario.database();
     let streaming = deployment.create_key(&["--database", &own_database]);
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let request = proto::WatchInvocationRequest {
         invocation_id: created.id,
         after_revision: None,

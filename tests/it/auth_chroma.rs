@@ -3,12 +3,11 @@
 use chroma_sync::proto::{self, invocation::State};
 use sea_orm::{ConnectionTrait, Database, Statement};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
 use crate::harness::{
     git_server::{Change, Repository},
     scenario::Scenario,
-    service::{Deployment, Service},
+    service::{Deployment, Service, reason},
     stores::{Backend, on_both},
     token_gate::TokenGate,
     wait_for,
@@ -17,10 +16,6 @@ use crate::harness::{
 const ALICE: &str = "token-of-alice";
 const BOB: &str = "token-of-bob";
 const CAROL: &str = "token-of-carol";
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().unwrap().reason
-}
 
 /// Alice opens every database of the default tenant, Bob another one than the scenario's, Carol another
 /// tenant.
@@ -80,8 +75,7 @@ async fn token_writes_on(backend: Backend) {
     let deployment = deployment(&scenario, &gate);
     scenario.admin = ALICE.to_owned();
     let api = deployment.start_role("api");
-    let source = scenario.create_source(&api, "owner/name").await;
-    let created = scenario.create_invocation(&api, &source, "target").await.unwrap();
+    let (_, created) = scenario.pending_invocation(&api).await;
     assert_eq!(gate.wrote(), [""; 0], "the API writes nothing to Chroma");
 
     let worker = deployment.start_role("worker");
@@ -105,8 +99,7 @@ async fn a_kept_token_is_sealed_until_its_invocation_ends() {
     let deployment = deployment(&scenario, &gate);
     scenario.admin = ALICE.to_owned();
     let api = deployment.start_role("api");
-    let source = scenario.create_source(&api, "owner/name").await;
-    let created = scenario.create_invocation(&api, &source, "target").await.unwrap();
+    let (_, created) = scenario.pending_invocation(&api).await;
     assert_eq!(tokens_kept(&scenario).await, 1);
     assert!(
         !database_files_contain(&scenario, ALICE),

@@ -5,7 +5,7 @@ use chroma_sync::proto;
 use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor};
 use reqwest::Method;
 use serde_json::json;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{
@@ -13,14 +13,9 @@ use crate::harness::{
     dynamic,
     rest::RestClient,
     scenario::Scenario,
-    service::Service,
+    service::{Service, reason},
     stores::{Backend, on_both},
 };
-
-fn reason(status: &Status) -> String {
-    let info = status.get_details_error_info();
-    info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
-}
 
 /// Ids that a caller must not reach, and what a request needs besides.
 struct Foreign<'a> {
@@ -170,11 +165,7 @@ async fn keys_reach_on(backend: Backend) {
     let other = ChromaDatabase::create().await;
     let other_name = other.name().to_string();
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (source, created) = scenario.pending_invocation(&service).await;
 
     let foreign = ["--role", "owner", "--tenant", "another_tenant"];
     let foreign = scenario.deployment.create_key(&foreign);
@@ -319,11 +310,7 @@ async fn a_call_without_a_token_is_refused_before_anything_else() {
 async fn a_member_syncs_but_creates_and_deletes_no_sources() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (source, created) = scenario.pending_invocation(&service).await;
     // Without --role a key is a member's.
     let member = scenario.deployment.create_key(&[]);
     let database = scenario.database();

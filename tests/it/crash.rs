@@ -103,11 +103,7 @@ async fn a_terminated_service_ends_watches_with_retry_info_and_hands_its_invocat
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     repository.commit("main", &many_files());
     let service = scenario.deployment.start();
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let mut stream = scenario.open_watch(&service, &created.id, None).await.unwrap();
     wait_until_under_way(&scenario, &service, &created.id).await;
     service.terminate();

@@ -233,8 +233,7 @@ async fn invocations_of_a_deleted_source_go_on_without_a_source_id() {
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     repository.commit("main", &[Change::file("a.txt", "a\n")]);
     let api = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&api, "owner/name").await;
-    let created = scenario.create_invocation(&api, &source, "target").await.unwrap();
+    let (source, created) = scenario.pending_invocation(&api).await;
     assert_eq!(created.source_id, Some(source.clone()));
     delete(&scenario, &api, &source).await.unwrap();
 
@@ -298,11 +297,7 @@ on_both!(an_invocation_is_cancelled_once, cancelled_once_on);
 async fn cancelled_once_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let mut client = service.invocations(&scenario.admin);
     let request = proto::CancelInvocationRequest {
         invocation_id: created.id.clone(),

@@ -2,18 +2,14 @@
 
 use chroma_sync::proto::{self, document::Outcome, invocation::State};
 use tonic::{Code, Status};
-use tonic_types::StatusExt;
 
 use crate::harness::{
     chroma::ChromaDatabase,
     git_server::{Change, Repository},
     scenario::Scenario,
+    service::reason,
     stores::Backend,
 };
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().unwrap().reason
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_are_listed_in_pages_by_filter_and_order() {

@@ -61,11 +61,7 @@ async fn a_repository_becomes_a_collection_on(backend: Backend) {
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     let commit = repository.commit("main", &mixed_files());
     let service = scenario.deployment.start();
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     assert_eq!((created.state(), created.revision), (State::Pending, 1));
 
     let messages = scenario.watch(&service, &created.id).await;

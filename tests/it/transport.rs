@@ -25,17 +25,13 @@ use crate::harness::{
     proxy::{Fault, FaultProxy},
     rest::RestClient,
     scenario::Scenario,
-    service::Service,
+    service::{Service, reason},
     stores::Backend,
     wait_for,
 };
 
 const CREATE_SOURCE: &str = "chromasync.v1.SourceService/CreateSource";
 const WATCH: &str = "chromasync.v1.InvocationService/WatchInvocation";
-
-fn reason(status: &Status) -> String {
-    status.get_details_error_info().unwrap().reason
-}
 
 /// A service whose first question to the Chroma server is never answered.
 async fn service_with_a_silent_chroma(
@@ -75,11 +71,7 @@ async fn a_callers_deadline_ends_the_call_and_its_work() {
 async fn a_watch_ends_at_its_deadline_with_the_reason() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let request = proto::WatchInvocationRequest {
         invocation_id: created.id,
         after_revision: None,

@@ -60,11 +60,7 @@ async fn finished_on(backend: Backend) {
 async fn what_cannot_be_watched_is_refused_before_any_message() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let elsewhere = scenario
         .deployment
         .create_key(&["--role", "owner", "--tenant", "another_tenant"]);
@@ -128,11 +124,7 @@ async fn a_quiet_watch_sends_heartbeats_and_a_cancellation_ends_it() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
     scenario.deployment = scenario.deployment.with("watch.heartbeat_seconds", "1");
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let mut stream = scenario.open_watch(&service, &created.id, Some(1)).await.unwrap();
     let first = stream.message().await.unwrap().unwrap();
     assert_eq!((first.kind(), first.revision), (Kind::Heartbeat, 1));
@@ -151,8 +143,7 @@ async fn separate_processes_on(backend: Backend) {
     let repository = Repository::create(&scenario.repositories(), "owner/name");
     repository.commit("main", &[Change::file("a.txt", "a\n")]);
     let api = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&api, "owner/name").await;
-    let created = scenario.create_invocation(&api, &source, "target").await.unwrap();
+    let (_, created) = scenario.pending_invocation(&api).await;
     let watching = scenario.start_watch(&api, &created.id).await;
     let _worker = scenario.deployment.start_role("worker");
     let seen = states(&watching.await.unwrap());
@@ -167,11 +158,7 @@ async fn watches_beyond_the_limit_are_refused_with_retry_info() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
     scenario.deployment = scenario.deployment.with("watch.max_streams", "2");
     let service = scenario.deployment.start_role("api");
-    let source = scenario.create_source(&service, "owner/name").await;
-    let created = scenario
-        .create_invocation(&service, &source, "target")
-        .await
-        .unwrap();
+    let (_, created) = scenario.pending_invocation(&service).await;
     let one = scenario.start_watch(&service, &created.id).await;
     let two = scenario.start_watch(&service, &created.id).await;
     let refused = scenario

@@ -97,6 +97,14 @@ impl Scenario {
             .into_inner())
     }
 
+    /// Creates a source of `owner/name` and an invocation of it into `target`; returns the source's id and the
+    /// invocation.
+    pub async fn pending_invocation(&self, service: &Service) -> (String, proto::Invocation) {
+        let source = self.create_source(service, "owner/name").await;
+        let created = self.create_invocation(service, &source, "target").await;
+        (source, created.unwrap())
+    }
+
     /// Watches an invocation to its end; returns all messages.
     pub async fn watch(&self, service: &Service, id: &str) -> Vec<proto::WatchInvocationResponse> {
         self.start_watch(service, id).await.await.unwrap()

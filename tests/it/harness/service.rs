@@ -18,6 +18,7 @@ use tonic::{
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Channel, Endpoint},
 };
+use tonic_types::StatusExt;
 
 use super::{models_directory, process::die_with_parent};
 
@@ -263,6 +264,13 @@ impl Drop for Service {
             );
         }
     }
+}
+
+/// The reason in `ErrorInfo`, which every error has.
+#[track_caller]
+pub fn reason(status: &Status) -> String {
+    let info = status.get_details_error_info();
+    info.unwrap_or_else(|| panic!("no ErrorInfo: {status:?}")).reason
 }
 
 /// The path of a file in the repository.
