@@ -24,6 +24,10 @@ mod raw;
 
 use chroma_sync::store::{Store, StoreOptions};
 
+/// The bare service runs in this program, so it has the allocator of the service that it is compared with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Calls at a time in the measurements under load, spread over [`CONNECTIONS`].
 const IN_FLIGHT: usize = 128;
 const CONNECTIONS: usize = 8;

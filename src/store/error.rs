@@ -115,6 +115,8 @@ fn kind(error: &DbErr) -> Kind {
             SqlxError::Database(refusal) => kind_of_refusal(refusal.as_ref()),
             SqlxError::Io(_)
             | SqlxError::Tls(_)
+            // A connection that breaks in its handshake shows as an answer that is none.
+            | SqlxError::Protocol(_)
             | SqlxError::PoolTimedOut
             | SqlxError::PoolClosed
             | SqlxError::WorkerCrashed => Kind::Away,
@@ -161,6 +163,13 @@ mod tests {
         let error = Error::from(StoreError::TimedOut);
         assert_eq!(error.reason(), Reason::StoreUnavailable);
         assert_eq!(error.retry_after(), Some(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_in_its_handshake_is_a_database_that_is_away() {
+        let broken = SqlxError::Protocol("unexpected response from SSLRequest: 0x00".into());
+        let error = DbErr::Conn(RuntimeErr::SqlxError(broken.into()));
+        assert!(matches!(StoreError::from(error), StoreError::Unavailable(_)));
     }
 
     #[test]
