@@ -80,6 +80,8 @@ reasons! {
     UnknownModel = "UNKNOWN_MODEL" => InvalidArgument,
     /// `after_revision` lies ahead of the invocation's revision.
     RevisionAhead = "REVISION_AHEAD" => InvalidArgument,
+    /// A resume token is damaged, or lies ahead of everything that has happened.
+    InvalidResumeToken = "INVALID_RESUME_TOKEN" => InvalidArgument,
     /// The request carries no token.
     TokenMissing = "TOKEN_MISSING" => Unauthenticated,
     /// The token is unknown, revoked or expired.

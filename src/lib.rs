@@ -8,6 +8,7 @@
 pub mod app;
 pub mod chunk;
 pub mod cli;
+pub mod codec;
 pub mod config;
 pub mod domain;
 pub mod embed;
@@ -17,6 +18,7 @@ pub mod grpc;
 pub mod index;
 pub mod openapi;
 pub mod proto;
+pub mod relay;
 pub mod rest;
 pub mod seal;
 pub mod secret;

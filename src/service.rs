@@ -16,6 +16,7 @@ use crate::{
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
     fetch::{AllowListError, Egress, FetchError, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
+    relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
     store::{Store, StoreError, StoreOptions},
@@ -118,6 +119,7 @@ pub struct Service {
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
+    relay: JoinHandle<()>,
 }
 
 /// Starts what `roles` asks for; `listener` is needed for the API. Everything ends once `drain` is
@@ -142,6 +144,7 @@ pub async fn start(
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
     let (work, changes) = (WorkSignal::default(), ChangeSignal::default());
+    let relay = tokio::spawn(relay::run(store.clone(), changes.clone(), work.clone()));
     let worker = if roles.worker {
         let environment = Environment {
             store: store.clone(),
@@ -192,6 +195,7 @@ pub async fn start(
         server,
         worker,
         hub,
+        relay,
     })
 }
 
@@ -206,6 +210,7 @@ impl Service {
             server,
             worker,
             hub,
+            relay,
         } = self;
         let served = match server {
             Some(server) => server
@@ -220,6 +225,7 @@ impl Service {
         if let Some(hub) = hub {
             hub.abort();
         }
+        relay.abort();
         store.close().await;
         served
     }
@@ -299,6 +305,7 @@ fn watch_options(config: &Config) -> WatchOptions {
         heartbeat: Duration::from_secs(config.watch.heartbeat_seconds),
         poll: Duration::from_millis(config.watch.poll_milliseconds),
         max_streams: config.watch.max_streams,
+        max_streams_per_key: config.watch.max_streams_per_key,
     }
 }
 

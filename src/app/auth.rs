@@ -99,6 +99,15 @@ impl Auth {
         }
     }
 
+    /// Tells credentials apart; the same for every call with the same token.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        match &self.credential {
+            Credential::Key(digest) => *digest,
+            Credential::Chroma(token) => token_digest(token.expose()),
+            Credential::None => [0; 32],
+        }
+    }
+
     /// A key that is bound to databases reaches no other.
     ///
     /// # Errors

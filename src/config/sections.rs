@@ -153,6 +153,7 @@ pub struct WatchConfig {
     pub heartbeat_seconds: u64,
     pub poll_milliseconds: u64,
     pub max_streams: usize,
+    pub max_streams_per_key: usize,
 }
 
 /// `[egress]`.
@@ -237,6 +238,7 @@ impl Config {
             ("watch.heartbeat_seconds", self.watch.heartbeat_seconds),
             ("watch.poll_milliseconds", self.watch.poll_milliseconds),
             ("watch.max_streams", self.watch.max_streams as u64),
+            ("watch.max_streams_per_key", self.watch.max_streams_per_key as u64),
         ];
         for (option, value) in positive {
             if value == 0 {

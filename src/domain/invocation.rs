@@ -329,9 +329,25 @@ pub struct Statistics {
     pub embed_ms: u64,
     /// Milliseconds of work in the index stage.
     pub index_ms: u64,
+    /// Documents that ended a minute, lately; 0 while nothing is indexed.
+    pub documents_per_minute: u64,
+    /// Tokens that the model read a second, lately; 0 while nothing is indexed.
+    pub tokens_per_second: u64,
 }
 
 impl Statistics {
+    /// Documents that are left. Means nothing before all have been discovered.
+    pub fn documents_left(&self) -> u64 {
+        self.documents_discovered.saturating_sub(self.documents_done())
+    }
+
+    /// How long the rest takes if it goes on as lately, in milliseconds; none while nothing is indexed.
+    pub fn time_left_ms(&self) -> Option<u64> {
+        self.documents_left()
+            .saturating_mul(60_000)
+            .checked_div(self.documents_per_minute)
+    }
+
     /// Documents of which the end is known.
     pub fn documents_done(&self) -> u64 {
         self.documents_indexed

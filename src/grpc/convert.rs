@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    app::watch::{Update, UpdateKind},
+    app::watch::{FeedUpdate, FeedUpdateKind, Update, UpdateKind},
     domain::{
         chunking::Chunking,
         document::{Document, DocumentOutcome},
@@ -127,9 +127,15 @@ impl From<Phase> for proto::invocation::Phase {
     }
 }
 
-impl From<Statistics> for proto::Statistics {
-    fn from(statistics: Statistics) -> Self {
+impl From<&Progress> for proto::Statistics {
+    fn from(progress: &Progress) -> Self {
         let millis = |value| Some(duration(Duration::from_millis(value)));
+        let Progress {
+            phase, statistics, ..
+        } = progress;
+        // Before, not all have been discovered; afterwards, nothing is left.
+        let has_pace = *phase == Phase::Indexing;
+        let time_left = statistics.time_left_ms().filter(|_| has_pace);
         let Statistics {
             documents_discovered,
             documents_indexed,
@@ -145,7 +151,9 @@ impl From<Statistics> for proto::Statistics {
             chunk_ms,
             embed_ms,
             index_ms,
-        } = statistics;
+            documents_per_minute,
+            tokens_per_second,
+        } = *statistics;
         Self {
             documents_discovered: count(documents_discovered),
             documents_indexed: count(documents_indexed),
@@ -161,6 +169,10 @@ impl From<Statistics> for proto::Statistics {
             chunk_duration: millis(chunk_ms),
             embed_duration: millis(embed_ms),
             index_duration: millis(index_ms),
+            documents_per_minute: count(documents_per_minute),
+            tokens_per_second: count(tokens_per_second),
+            documents_left: has_pace.then(|| count(statistics.documents_left())),
+            time_left: time_left.and_then(millis),
         }
     }
 }
@@ -176,8 +188,8 @@ impl From<InvocationInput> for proto::GithubInput {
     }
 }
 
-impl From<Invocation> for proto::Invocation {
-    fn from(invocation: Invocation) -> Self {
+impl From<&Invocation> for proto::Invocation {
+    fn from(invocation: &Invocation) -> Self {
         let Invocation {
             id,
             tenant: _,
@@ -188,18 +200,13 @@ impl From<Invocation> for proto::Invocation {
             state,
             revision,
             progress_version: _,
-            progress:
-                Progress {
-                    phase,
-                    wait,
-                    statistics,
-                },
+            progress,
             attempt,
             resolved_commit,
             create_time,
         } = invocation;
         let (start, finish) = (state.start_time(), state.finish_time());
-        let failure = match &state {
+        let failure = match state {
             State::Failed { failure, .. } => Some(proto::Failure {
                 reason: failure.reason.clone(),
                 message: failure.message.clone(),
@@ -212,8 +219,8 @@ impl From<Invocation> for proto::Invocation {
             id: id.to_string(),
             source_id: source_id.map(|id| id.to_string()),
             state: proto::invocation::State::from(state.name()).into(),
-            revision: count(revision),
-            create_time: Some(timestamp(create_time)),
+            revision: count(*revision),
+            create_time: Some(timestamp(*create_time)),
             start_time: start.map(timestamp),
             finish_time: finish.map(timestamp),
             duration: start
@@ -222,16 +229,22 @@ impl From<Invocation> for proto::Invocation {
             failure,
             database_name: database.to_string(),
             collection_name: collection.to_string(),
-            input: Some(proto::invocation::Input::Github(input.into())),
-            resolved_commit: resolved_commit.unwrap_or_default(),
-            phase: proto::invocation::Phase::from(phase).into(),
-            wait: wait.map(|wait| proto::Wait {
+            input: Some(proto::invocation::Input::Github(input.clone().into())),
+            resolved_commit: resolved_commit.clone().unwrap_or_default(),
+            phase: proto::invocation::Phase::from(progress.phase).into(),
+            wait: progress.wait.as_ref().map(|wait| proto::Wait {
                 until: Some(timestamp(wait.until)),
-                cause: wait.cause,
+                cause: wait.cause.clone(),
             }),
-            statistics: Some(statistics.into()),
-            attempt: small_count(attempt),
+            statistics: Some(progress.into()),
+            attempt: small_count(*attempt),
         }
+    }
+}
+
+impl From<Invocation> for proto::Invocation {
+    fn from(invocation: Invocation) -> Self {
+        Self::from(&invocation)
     }
 }
 
@@ -284,7 +297,31 @@ impl From<Update> for proto::WatchInvocationResponse {
         Self {
             kind: kind.into(),
             revision: count(invocation.revision),
-            invocation: Some(invocation.into()),
+            invocation: Some(invocation.as_ref().into()),
+            time: Some(timestamp(time)),
+        }
+    }
+}
+
+impl From<FeedUpdate> for proto::WatchInvocationsResponse {
+    fn from(update: FeedUpdate) -> Self {
+        use proto::watch_invocations_response::Kind;
+
+        let FeedUpdate {
+            kind,
+            invocation,
+            resume_token,
+            time,
+        } = update;
+        let kind = match kind {
+            FeedUpdateKind::Snapshot => Kind::Snapshot,
+            FeedUpdateKind::StateChanged => Kind::StateChanged,
+            FeedUpdateKind::Heartbeat => Kind::Heartbeat,
+        };
+        Self {
+            kind: kind.into(),
+            invocation: invocation.as_deref().map(Into::into),
+            resume_token: resume_token.encode(),
             time: Some(timestamp(time)),
         }
     }

@@ -9,12 +9,15 @@ use uuid::Uuid;
 
 use super::{authenticate, deadline, requests, status::from_error};
 use crate::{
-    app::{App, watch::Update},
+    app::App,
     domain::{ids::InvocationId, page::encode_token},
     error::{Error, FieldViolation},
     proto::{self, invocation_service_server::InvocationService},
     store::DocumentPage,
 };
+
+/// What a watch answers.
+type Messages<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
 
 /// Serves `InvocationService`.
 #[derive(Debug)]
@@ -35,8 +38,8 @@ fn invocation_id(text: &str) -> Result<InvocationId, Status> {
 
 #[tonic::async_trait]
 impl InvocationService for Invocations {
-    type WatchInvocationStream =
-        Pin<Box<dyn Stream<Item = Result<proto::WatchInvocationResponse, Status>> + Send>>;
+    type WatchInvocationStream = Messages<proto::WatchInvocationResponse>;
+    type WatchInvocationsStream = Messages<proto::WatchInvocationsResponse>;
 
     async fn create_invocation(
         &self,
@@ -169,10 +172,37 @@ impl InvocationService for Invocations {
             .watch_invocation(&auth, id, after)
             .await
             .map_err(from_error)?;
-        let message = |update: Result<Update, Error>| update.map(Into::into).map_err(from_error);
-        Ok(Response::new(match end {
-            Some(end) => Box::pin(deadline::until(updates, end).map(message)),
-            None => Box::pin(updates.map(message)),
-        }))
+        Ok(Response::new(messages(updates, end)))
+    }
+
+    async fn watch_invocations(
+        &self,
+        request: Request<proto::WatchInvocationsRequest>,
+    ) -> Result<Response<Self::WatchInvocationsStream>, Status> {
+        let end = deadline::timeout(request.metadata().as_ref()).map(|timeout| Instant::now() + timeout);
+        let auth = authenticate(&self.app, &request).await?;
+        let (filter, start) = requests::watch_many(request.into_inner()).map_err(from_error)?;
+        let updates = self
+            .app
+            .watch_invocations(&auth, filter, start)
+            .await
+            .map_err(from_error)?;
+        Ok(Response::new(messages(updates, end)))
+    }
+}
+
+/// The messages of a watch, until `end` where the caller has set one.
+fn messages<T, M>(
+    updates: impl Stream<Item = Result<T, Error>> + Send + 'static,
+    end: Option<Instant>,
+) -> Messages<M>
+where
+    T: Into<M> + Send + 'static,
+    M: 'static,
+{
+    let message = |update: Result<T, Error>| update.map(Into::into).map_err(from_error);
+    match end {
+        Some(end) => Box::pin(deadline::until(updates, end).map(message)),
+        None => Box::pin(updates.map(message)),
     }
 }

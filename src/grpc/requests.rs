@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use crate::{
+    app::watch::{ResumeToken, WatchFilter, WatchStart},
     domain::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelCatalog, ModelForm},
@@ -223,7 +224,7 @@ pub fn invocation_listing(
         source_type,
         github_app_id,
         github_repository,
-        state: state(state_number)?,
+        state: state("state", state_number)?,
     };
     let order = order(&order_by)?;
     let listing = format!("invocations {filter:?} {order:?}");
@@ -292,6 +293,43 @@ pub fn watch(request: proto::WatchInvocationRequest) -> Result<(InvocationId, Op
     Ok((invocation_id.parse()?, after))
 }
 
+/// WatchInvocations: which invocations, and where the stream begins.
+///
+/// # Errors
+/// INVALID_FIELD with the field, INVALID_RESUME_TOKEN.
+pub fn watch_many(request: proto::WatchInvocationsRequest) -> Result<(WatchFilter, WatchStart)> {
+    let proto::WatchInvocationsRequest {
+        source_id,
+        database_name,
+        states,
+        resume_token,
+        include_live,
+    } = request;
+    let start = match (non_empty(resume_token), include_live) {
+        (None, false) => WatchStart::Now,
+        (None, true) => WatchStart::Snapshots,
+        (Some(token), false) => WatchStart::After(ResumeToken::decode(&token)?),
+        (Some(_), true) => {
+            let problem = "cannot be given together with resume_token";
+            return Err(Error::invalid_field("include_live", problem));
+        }
+    };
+    let mut wanted = Vec::new();
+    for (index, number) in states.into_iter().enumerate() {
+        let field = format!("states[{index}]");
+        let problem = "must be a state; leave states empty for all of them";
+        wanted.push(state(&field, number)?.ok_or_else(|| Error::invalid_field(field, problem))?);
+    }
+    let filter = WatchFilter {
+        source_id: non_empty(source_id).map(|id| id.parse()).transpose()?,
+        database: non_empty(database_name)
+            .map(|name| DatabaseName::parse("database_name", &name))
+            .transpose()?,
+        states: wanted,
+    };
+    Ok((filter, start))
+}
+
 /// `Document.Outcome` of a filter; unspecified means every outcome.
 fn outcome(number: i32) -> Result<Option<OutcomeName>> {
     use proto::document::Outcome;
@@ -343,7 +381,7 @@ fn source_type(number: i32) -> Result<Option<SourceType>> {
     }
 }
 
-fn state(number: i32) -> Result<Option<StateName>> {
+fn state(field: &str, number: i32) -> Result<Option<StateName>> {
     use proto::invocation::State;
 
     match State::try_from(number) {
@@ -353,7 +391,7 @@ fn state(number: i32) -> Result<Option<StateName>> {
         Ok(State::Complete) => Ok(Some(StateName::Complete)),
         Ok(State::Failed) => Ok(Some(StateName::Failed)),
         Ok(State::Cancelled) => Ok(Some(StateName::Cancelled)),
-        Err(_) => Err(unknown_number("state", number, "Invocation.State").into()),
+        Err(_) => Err(unknown_number(field, number, "Invocation.State").into()),
     }
 }
 

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::{
     RestState,
     error::RestResult,
+    events::{self, Poll},
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
@@ -58,10 +63,15 @@ pub(super) async fn get(
     State(state): State<RestState>,
     Caller(auth): Caller,
     PathId(id): PathId<InvocationId>,
-) -> RestResult<Json<Value>> {
-    Ok(Json(types::invocation(
-        &state.app.get_invocation(&auth, id).await?,
-    )))
+    uri: Uri,
+) -> RestResult<Response> {
+    match Poll::read(uri.query())? {
+        Some(poll) => events::poll(&state.app, &auth, id, poll).await,
+        None => {
+            let invocation = state.app.get_invocation(&auth, id).await?;
+            Ok(Json(types::invocation(&invocation)).into_response())
+        }
+    }
 }
 
 pub(super) async fn cancel(

@@ -5,6 +5,7 @@
 
 mod docs;
 mod error;
+mod events;
 mod extract;
 mod filter;
 mod invocations;
@@ -24,6 +25,7 @@ use http::{Method, StatusCode, Uri};
 use self::{error::RestError, extract::Query};
 // What a request says and what an answer shows, without a server around it.
 pub use self::{
+    events::{Poll, read_after_revision, read_feed_watch},
     extract::read_request_id,
     invocations::{read_invocation_listing, read_new_invocation, read_object_keys},
     sources::{read_new_source, read_source_listing},
@@ -70,7 +72,7 @@ pub fn router(app: App, options: RestOptions) -> Router {
 }
 
 /// Every path that is served, with its methods; tests compare it with the OpenAPI document.
-fn routes() -> [(&'static str, MethodRouter<RestState>); 12] {
+fn routes() -> [(&'static str, MethodRouter<RestState>); 14] {
     [
         ("/health", get(health)),
         ("/openapi.json", get(docs::openapi)),
@@ -96,6 +98,8 @@ fn routes() -> [(&'static str, MethodRouter<RestState>); 12] {
             "/api/v1/invocations/{invocation_id}",
             get(invocations::get).put(invocations::cancel),
         ),
+        ("/api/v1/invocations/{invocation_id}/events", get(events::of_one)),
+        ("/api/v1/events", get(events::of_many)),
     ]
 }
 

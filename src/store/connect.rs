@@ -76,7 +76,8 @@ fn common(options: &StoreOptions, connections: u32) -> ConnectOptions {
 }
 
 async fn postgres(options: &StoreOptions) -> Result<DatabaseConnection, StoreError> {
-    let mut connect = common(options, options.max_connections);
+    // One more than configured, which listens.
+    let mut connect = common(options, options.max_connections.saturating_add(1));
     connect
         .statement_timeout(options.statement_timeout)
         .set_application_name("chroma-sync");

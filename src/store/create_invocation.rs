@@ -17,8 +17,9 @@ use uuid::Uuid;
 
 use super::{
     coalesce::Answer,
-    entities::{invocation, invocation_event},
+    entities::invocation,
     error::StoreError,
+    feed::{self, NewEvent},
     invocations::{CreateInvocation, answered_before, request_digest},
     reader::Reader,
     sources::github_columns,
@@ -150,16 +151,6 @@ impl NewRow {
             sealed_chroma_token: Set(self.chroma_token.clone().map(Sealed::into_bytes)),
         })
     }
-
-    fn event(&self, now: Timestamp) -> Result<invocation_event::ActiveModel, StoreError> {
-        Ok(invocation_event::ActiveModel {
-            invocation_id: Set(self.id.0),
-            revision: Set(1),
-            state: Set(StateName::Pending.as_str().to_owned()),
-            time: Set(now.0),
-            snapshot: Set(encode("invocation_events.snapshot", &self.stored(now))?),
-        })
-    }
 }
 
 /// Creates them all; the answers mean that the rows are durable.
@@ -248,10 +239,18 @@ async fn insert_all(
     }
     ordered.retain(|row| inserted.contains(&row.id.0));
     for rows in in_powers_of_two(&ordered) {
-        let events = rows.iter().map(|row| row.event(*now));
-        invocation_event::Entity::insert_many(events.collect::<Result<Vec<_>, _>>()?)
-            .exec_without_returning(transaction)
-            .await?;
+        let snapshots: Vec<_> = rows.iter().map(|row| row.stored(*now)).collect();
+        let events = rows.iter().zip(&snapshots).map(|(row, snapshot)| NewEvent {
+            invocation_id: row.id.0,
+            revision: 1,
+            state: StateName::Pending,
+            time: *now,
+            tenant: row.tenant.as_str(),
+            source_id: Some(row.source_id.0),
+            database: row.database.as_str(),
+            snapshot,
+        });
+        feed::record(transaction, &events.collect::<Vec<_>>()).await?;
     }
     let mut answers = Vec::with_capacity(rows.len());
     for row in rows {

@@ -7,8 +7,8 @@
 //! The calls that come most often share statements (see `coalesce`): each answer is still read after
 //! its call came.
 //!
-//! Absent on purpose: caches and notifications. The database is the truth; whoever wants to be woken
-//! compares revisions with [`Store::heads`].
+//! Absent on purpose: caches. The database is the truth; a notice (see [`notices`]) only saves the wait for
+//! the next look at it.
 
 pub mod api_keys;
 pub mod clock;
@@ -19,9 +19,11 @@ pub mod documents;
 mod entities;
 pub mod error;
 pub mod events;
+pub mod feed;
 pub mod invocations;
 pub mod lease;
 pub mod migrations;
+pub mod notices;
 pub mod owned;
 mod paging;
 mod reader;
@@ -40,9 +42,11 @@ pub use self::{
     documents::{DocumentPage, OutcomeName, Settled},
     error::StoreError,
     events::Event,
+    feed::{FeedFilter, PlacedEvent},
     invocations::{CancelInvocation, CreateInvocation},
     lease::{Claim, ClaimLimits, Held, Reaped, Renewal, RetryLater},
     migrations::MigrationState,
+    notices::{Notice, Notices},
     owned::{OwnedDocument, OwnedDocuments},
     scope::Scope,
     sources::CreateSource,

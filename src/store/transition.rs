@@ -5,14 +5,13 @@
 //! else changes none and learns so. That alone keeps a cancel and a claim from both winning, and the
 //! revisions of an invocation without a gap.
 
-use sea_orm::{
-    ActiveValue::Set, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter, UpdateMany, sea_query::Expr,
-};
+use sea_orm::{DatabaseTransaction, ExprTrait, QueryFilter, UpdateMany, sea_query::Expr};
 
 use super::{
-    entities::{invocation, invocation_event},
+    entities::invocation,
     error::StoreError,
-    stored::{StoredInvocation, encode},
+    feed::{self, NewEvent},
+    stored::StoredInvocation,
 };
 use crate::domain::{invocation::StateName, time::Timestamp};
 
@@ -51,7 +50,7 @@ pub(super) async fn transition(
     else {
         return Ok(None);
     };
-    record_event(transaction, &row, now).await?;
+    record_event(transaction, &row, state, now).await?;
     Ok(Some(row))
 }
 
@@ -68,22 +67,23 @@ pub(super) fn one_more(column: invocation::Column) -> Expr {
     Expr::col(column).add(1)
 }
 
-/// Writes the event of the revision that `row` has now.
+/// Writes the event of the revision that `row` has now, which it reached by entering `state`.
 pub(super) async fn record_event(
     transaction: &DatabaseTransaction,
     row: &invocation::Model,
+    state: StateName,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let snapshot = StoredInvocation::from_row(row.clone())?;
-    let event = invocation_event::ActiveModel {
-        invocation_id: Set(row.id),
-        revision: Set(row.revision),
-        state: Set(row.state.clone()),
-        time: Set(now.0),
-        snapshot: Set(encode("invocation_events.snapshot", &snapshot)?),
+    let event = NewEvent {
+        invocation_id: row.id,
+        revision: row.revision,
+        state,
+        time: now,
+        tenant: &row.tenant,
+        source_id: row.source_id,
+        database: &row.database_name,
+        snapshot: &snapshot,
     };
-    invocation_event::Entity::insert(event)
-        .exec_without_returning(transaction)
-        .await?;
-    Ok(())
+    feed::record(transaction, &[event]).await
 }

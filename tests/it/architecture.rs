@@ -33,7 +33,9 @@ const LAYERS: &[(&str, &[&str])] = &[
         "app",
         &["domain", "error", "index", "seal", "secret", "store", "wake"],
     ),
-    ("proto", &[]),
+    ("relay", &["error", "store", "wake"]),
+    ("codec", &[]),
+    ("proto", &["codec"]),
     ("openapi", &["domain"]),
     ("token", &[]),
     ("grpc", &["app", "domain", "error", "proto", "store", "token"]),
@@ -42,8 +44,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "app", "config", "domain", "embed", "error", "fetch", "index", "seal", "server", "store", "wake",
-            "worker",
+            "app", "config", "domain", "embed", "error", "fetch", "index", "relay", "seal", "server",
+            "store", "wake", "worker",
         ],
     ),
     ("telemetry", &["config"]),

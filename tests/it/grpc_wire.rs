@@ -74,7 +74,8 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
             "GetInvocation",
             "ListDocuments",
             "ListInvocations",
-            "WatchInvocation"
+            "WatchInvocation",
+            "WatchInvocations"
         ]
     );
     assert_eq!(

@@ -25,6 +25,7 @@ mod store_api_keys;
 mod store_claims;
 mod store_documents;
 mod store_events;
+mod store_feed;
 mod store_invocations;
 mod store_lease;
 mod store_ownership;

@@ -1,6 +1,6 @@
 //! The history of an invocation: revisions 1, 2, 3 and so on without a gap, each legal after the last.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chroma_sync::{
     domain::{
@@ -20,7 +20,7 @@ use crate::harness::stores::{LEASE, MANY, TestStore, on_both_stores};
 
 on_both_stores! {
     a_history_is_read_whole_or_from_any_revision,
-    heads_follow_every_change,
+    what_is_current_follows_every_change,
     every_history_counts_from_one_without_a_gap,
 }
 
@@ -43,17 +43,17 @@ async fn a_history_is_read_whole_or_from_any_revision(test: TestStore) {
         Event {
             revision: 1,
             time: created_at,
-            invocation: created.clone(),
+            invocation: Arc::new(created.clone()),
         },
         Event {
             revision: 2,
             time: claimed_at,
-            invocation: claim.invocation,
+            invocation: Arc::new(claim.invocation),
         },
         Event {
             revision: 3,
             time: ended_at,
-            invocation: completed,
+            invocation: Arc::new(completed),
         },
     ];
     for after in 0..=3 {
@@ -77,7 +77,7 @@ async fn a_history_is_read_whole_or_from_any_revision(test: TestStore) {
     );
 }
 
-async fn heads_follow_every_change(test: TestStore) {
+async fn what_is_current_follows_every_change(test: TestStore) {
     let source = test.source(&test.fresh_tenant()).await;
     let ids = [
         test.invocation(&source).await.id,
@@ -91,10 +91,19 @@ async fn heads_follow_every_change(test: TestStore) {
         .await
         .unwrap();
     assert_eq!(reported, Held::Held);
-    let mut heads = test.store.heads(&ids).await.unwrap();
-    heads.sort();
-    assert_eq!(heads, [(ids[0], 2, 2), (ids[1], 1, 0), (ids[2], 1, 0)]);
-    assert_eq!(test.store.heads(&[]).await.unwrap(), []);
+    let unknown = InvocationId::generate();
+    let current = test
+        .store
+        .current(&[ids[0], ids[1], unknown, ids[2]])
+        .await
+        .unwrap();
+    let mut versions: Vec<_> = current
+        .iter()
+        .map(|invocation| (invocation.id, invocation.revision, invocation.progress_version))
+        .collect();
+    versions.sort();
+    assert_eq!(versions, [(ids[0], 2, 2), (ids[1], 1, 0), (ids[2], 1, 0)]);
+    assert_eq!(test.store.current(&[]).await.unwrap(), []);
 }
 
 /// Something that happens to an invocation, whether or not its state allows it.

@@ -247,7 +247,7 @@ async fn creations_at_once_are_judged_each_by_itself(test: TestStore) {
     for invocation in new {
         let events = test.store.events_after(invocation.id, 0, 10).await.unwrap();
         assert_eq!(events.len(), 1);
-        assert_eq!(events[0].invocation, invocation);
+        assert_eq!(*events[0].invocation, invocation);
         let read = test.store.get_invocation(&scope, invocation.id).await.unwrap();
         assert_eq!(read, Some(invocation));
     }

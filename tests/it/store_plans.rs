@@ -15,13 +15,13 @@ use chroma_sync::{
     domain::{
         api_key::{NewApiKey, Role},
         document::{Document, DocumentOutcome},
-        ids::{InvocationId, WorkerId},
+        ids::{InvocationId, SourceId, WorkerId},
         invocation::{Failure, InvocationFilter, Phase, Progress, StateName, Statistics, Wait},
         names::TenantName,
         page::{Order, PageRequest},
         source::{GithubAppId, RepositoryName, Source, SourceFilter, SourceType},
     },
-    store::{DocumentPage, OutcomeName, RetryLater, Scope, Settled},
+    store::{DocumentPage, FeedFilter, OutcomeName, RetryLater, Scope, Settled},
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use serde_json::Value;
@@ -35,10 +35,16 @@ use crate::harness::{
 };
 
 /// Indexes over so few rows that reading all of one is what is wanted: the work that waits or is held.
-const INDEXES_TO_READ_WHOLE: [&str; 2] = ["invocations_claimable", "invocations_leased"];
+const INDEXES_TO_READ_WHOLE: [&str; 3] = [
+    "invocation_events_open",
+    "invocations_claimable",
+    "invocations_leased",
+];
 
 /// Functions without statements of their own on our tables.
-const NOT_CALLED: [&str; 7] = [
+const NOT_CALLED: [&str; 9] = [
+    "listen",
+    "tell",
     "connect",
     "ping",
     "now",
@@ -281,7 +287,12 @@ async fn call_all_for_callers(test: &TestStore) {
         list_all(test, &scope, &source).await;
     }
     store.events_after(invocation.id, 0, 10).await.unwrap();
-    store.heads(&[invocation.id]).await.unwrap();
+    store.current(&[invocation.id]).await.unwrap();
+    store.feed_head().await.unwrap();
+    store.place_events().await.unwrap();
+    for filter in feed_filters(&tenant, source.id) {
+        store.feed_after(0, 1_000, &filter, 10).await.unwrap();
+    }
     for _ in 0..2 {
         let scope = Scope::tenant(tenant.clone());
         store.cancel_invocation(&scope, invocation.id).await.unwrap();
@@ -289,6 +300,31 @@ async fn call_all_for_callers(test: &TestStore) {
     for scope in scopes(&tenant) {
         store.delete_source(&scope, source.id).await.unwrap();
     }
+}
+
+/// None, and each by itself and with the tenant, as callers ask.
+fn feed_filters(tenant: &TenantName, source_id: SourceId) -> [FeedFilter; 5] {
+    let all = FeedFilter::default;
+    let of_tenant = || FeedFilter {
+        tenant: Some(tenant.clone()),
+        ..all()
+    };
+    [
+        all(),
+        of_tenant(),
+        FeedFilter {
+            source_id: Some(source_id),
+            ..of_tenant()
+        },
+        FeedFilter {
+            databases: Some(vec![database("db"), database("other")]),
+            ..of_tenant()
+        },
+        FeedFilter {
+            states: vec![StateName::Failed, StateName::Complete],
+            ..of_tenant()
+        },
+    ]
 }
 
 /// A key for all databases of the tenant, and one that is bound to two.

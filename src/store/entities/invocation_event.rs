@@ -1,4 +1,5 @@
-//! Table `invocation_events`: one row a state change, never updated.
+//! Table `invocation_events`: one row a state change. Once it has its place in the feed it is never
+//! updated.
 
 use sea_orm::entity::prelude::*;
 
@@ -16,6 +17,13 @@ pub struct Model {
     /// The whole invocation as it was.
     #[sea_orm(column_type = "JsonBinary")]
     pub snapshot: Json,
+    /// Null when the release before wrote the row, until it has its place; so are the next two.
+    pub tenant: Option<String>,
+    /// Stays when the source is deleted.
+    pub source_id: Option<Uuid>,
+    pub database_name: Option<String>,
+    /// Its place among the events of all invocations; null until it has one.
+    pub sequence: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

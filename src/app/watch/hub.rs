@@ -1,0 +1,307 @@
+//! One hub a process: it reads each change once and hands it to all streams that wait for it.
+//!
+//! It follows the feed of all state changes from the moment somebody watches. A wake-up, from this
+//! process or another, only says "look"; the clock says it as well, so a wake-up that is lost costs a
+//! polling period. Progress is no part of the feed: it is read for the invocations that a wake-up names
+//! and, by the clock, for those watched ones that are in work.
+//!
+//! Invariant: the hub reads from a place in the feed that was its end before any open stream read its
+//! first state, so whatever a stream has not read itself comes by.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, watch},
+    time::MissedTickBehavior,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    callers::{Callers, Limits},
+    topic::{Head, Topic},
+};
+use crate::{
+    domain::ids::InvocationId,
+    error::{Result, chain},
+    store::{FeedFilter, PlacedEvent, Store},
+    wake::{ChangeSignal, Changed},
+};
+
+/// Events that one read of the feed returns at most.
+const EVENTS_A_READ: u64 = 500;
+/// Events of the feed that are kept for its streams; what came before is read from the table.
+const EVENTS_KEPT: usize = 4_096;
+/// Streams that read at once what is no longer kept.
+const CATCHING_UP: usize = 4;
+
+/// How watches behave.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchOptions {
+    /// Silence after which a heartbeat is sent.
+    pub heartbeat: Duration,
+    /// How often the database is read for changes that no wake-up told of.
+    pub poll: Duration,
+    /// Streams open at once in this process.
+    pub max_streams: usize,
+    /// Streams open at once with one token in this process.
+    pub max_streams_per_key: usize,
+}
+
+/// The hub; clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct WatchHub(Arc<Hub>);
+
+#[derive(Debug)]
+pub(super) struct Hub {
+    pub(super) store: Store,
+    pub(super) options: WatchOptions,
+    pub(super) callers: Arc<Callers>,
+    changes: ChangeSignal,
+    drain: CancellationToken,
+    topics: Mutex<HashMap<InvocationId, Arc<Topic>>>,
+    feed: Feed,
+    /// Turns of streams that read what is no longer kept.
+    pub(super) catching_up: Semaphore,
+}
+
+/// The end of the feed, as far as the hub has read it.
+#[derive(Debug)]
+struct Feed {
+    /// The place up to which everything has been handed on; none while nobody watches.
+    read_to: tokio::sync::Mutex<Option<u64>>,
+    head: watch::Sender<FeedHead>,
+    recent: Mutex<Recent>,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    /// Everything after this place is in `events`.
+    after: u64,
+    events: VecDeque<Arc<PlacedEvent>>,
+}
+
+/// How far the feed goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FeedHead {
+    pub(super) sequence: u64,
+    pub(super) draining: bool,
+}
+
+impl WatchHub {
+    /// A hub over `store`; `drain` ends all of its streams.
+    pub fn new(store: Store, options: WatchOptions, changes: ChangeSignal, drain: CancellationToken) -> Self {
+        let limits = Limits {
+            all: options.max_streams,
+            each: options.max_streams_per_key,
+        };
+        Self(Arc::new(Hub {
+            store,
+            options,
+            callers: Callers::new(limits),
+            changes,
+            drain,
+            topics: Mutex::default(),
+            feed: Feed {
+                read_to: tokio::sync::Mutex::default(),
+                head: watch::Sender::default(),
+                recent: Mutex::default(),
+            },
+            catching_up: Semaphore::new(CATCHING_UP),
+        }))
+    }
+
+    /// Hands on changes until the hub drains. One task a process runs this.
+    pub async fn run(self) {
+        let hub = &self.0;
+        let mut tick = tokio::time::interval(hub.options.poll);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let looked = tokio::select! {
+                biased;
+                () = hub.drain.cancelled() => break,
+                changed = hub.changes.wait() => hub.look(Some(changed)).await,
+                _ = tick.tick() => hub.look(None).await,
+            };
+            if let Err(error) = looked {
+                tracing::warn!(error = %chain(&error), "the watch hub cannot read the database; will try again");
+            }
+        }
+        for topic in hub.topics().values() {
+            topic.drain();
+        }
+        hub.feed.head.send_modify(|head| head.draining = true);
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.0
+    }
+}
+
+impl Hub {
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_cancelled()
+    }
+
+    /// The topic of an invocation and what tells of its changes. Whatever changes from now on comes by.
+    pub(super) async fn follow(&self, id: InvocationId) -> Result<(Arc<Topic>, watch::Receiver<Head>)> {
+        let (topic, head) = {
+            let mut topics = self.topics();
+            let topic = topics.entry(id).or_insert_with(|| Arc::new(Topic::new(id)));
+            (Arc::clone(topic), topic.subscribe())
+        };
+        self.start_reading().await?;
+        if self.is_draining() {
+            topic.drain();
+        }
+        Ok((topic, head))
+    }
+
+    /// What tells how far the feed goes.
+    pub(super) async fn follow_feed(&self) -> Result<watch::Receiver<FeedHead>> {
+        let head = self.feed.head.subscribe();
+        self.start_reading().await?;
+        Ok(head)
+    }
+
+    /// At most `limit` events after `sequence` that `filter` wants, and the place up to which that is all;
+    /// none when some are no longer kept.
+    pub(super) fn recent_events(
+        &self,
+        sequence: u64,
+        filter: &FeedFilter,
+        limit: usize,
+    ) -> Option<(Vec<Arc<PlacedEvent>>, u64)> {
+        let recent = self.feed.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        if sequence < recent.after {
+            return None;
+        }
+        let start = recent.events.partition_point(|event| event.sequence <= sequence);
+        let wanted = recent.events.range(start..).filter(|event| filter.matches(event));
+        let wanted: Vec<_> = wanted.take(limit).cloned().collect();
+        let end = match wanted.last() {
+            Some(last) if wanted.len() >= limit => last.sequence,
+            Some(_) | None => recent.events.back().map_or(recent.after, |event| event.sequence),
+        };
+        Some((wanted, end.max(sequence)))
+    }
+
+    async fn start_reading(&self) -> Result<()> {
+        let mut read_to = self.feed.read_to.lock().await;
+        if read_to.is_none() {
+            let head = self.store.feed_head().await?;
+            *self.feed.recent.lock().unwrap_or_else(PoisonError::into_inner) = Recent {
+                after: head,
+                events: VecDeque::new(),
+            };
+            self.feed.head.send_modify(|known| known.sequence = head);
+            *read_to = Some(head);
+        }
+        Ok(())
+    }
+
+    /// Reads what is new and hands it on. Without a wake-up it is the clock that says to look.
+    async fn look(&self, woken: Option<Changed>) -> Result<()> {
+        if !self.is_watched().await {
+            return Ok(());
+        }
+        if woken.is_none() {
+            // Whoever committed an event may have ended before it could place it.
+            self.store.place_events().await?;
+        }
+        let told = self.read_feed().await?;
+        let progressing = self.may_have_progressed(woken, &told);
+        for invocation in self.store.current(&progressing).await? {
+            let topic = self.topics().get(&invocation.id).cloned();
+            if let Some(topic) = topic {
+                topic.add_latest(Arc::new(invocation));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops topics that nobody watches any more, and stops reading when there is nobody at all.
+    async fn is_watched(&self) -> bool {
+        let mut read_to = self.feed.read_to.lock().await;
+        let mut topics = self.topics();
+        topics.retain(|_, topic| topic.is_watched());
+        let watched = !topics.is_empty() || self.feed.head.receiver_count() > 0;
+        if !watched {
+            *read_to = None;
+        }
+        watched
+    }
+
+    /// Hands on all state changes since the last read and returns whose they were.
+    async fn read_feed(&self) -> Result<HashSet<InvocationId>> {
+        let mut told = HashSet::new();
+        let mut read_to = self.feed.read_to.lock().await;
+        let Some(mut place) = *read_to else {
+            return Ok(told);
+        };
+        loop {
+            let events = self
+                .store
+                .feed_after(place, u64::MAX, &FeedFilter::default(), EVENTS_A_READ)
+                .await?;
+            let more = events.len() as u64 == EVENTS_A_READ;
+            if let Some(last) = events.last() {
+                place = last.sequence;
+            }
+            let events: Vec<_> = events.into_iter().map(Arc::new).collect();
+            told.extend(events.iter().map(|event| event.event.invocation.id));
+            self.hand_on(events);
+            *read_to = Some(place);
+            if !more {
+                return Ok(told);
+            }
+        }
+    }
+
+    fn hand_on(&self, events: Vec<Arc<PlacedEvent>>) {
+        let Some(end) = events.last().map(|event| event.sequence) else {
+            return;
+        };
+        for event in &events {
+            let topic = self.topics().get(&event.event.invocation.id).cloned();
+            if let Some(topic) = topic {
+                topic.add_event(Arc::clone(&event.event.invocation));
+            }
+        }
+        let mut recent = self.feed.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            recent.events.push_back(event);
+            if recent.events.len() > EVENTS_KEPT
+                && let Some(oldest) = recent.events.pop_front()
+            {
+                recent.after = oldest.sequence;
+            }
+        }
+        drop(recent);
+        self.feed.head.send_modify(|head| head.sequence = end);
+    }
+
+    /// Watched invocations whose progress is worth a read: not those whose state change was just read, since
+    /// that says how far they are.
+    fn may_have_progressed(&self, woken: Option<Changed>, told: &HashSet<InvocationId>) -> Vec<InvocationId> {
+        let topics = self.topics();
+        match woken {
+            Some(Changed::These(ids)) => ids
+                .into_iter()
+                .filter(|id| topics.contains_key(id) && !told.contains(id))
+                .collect(),
+            Some(Changed::Many) | None => topics
+                .iter()
+                .filter(|(id, topic)| topic.makes_progress() && !told.contains(id))
+                .map(|(id, _)| *id)
+                .collect(),
+        }
+    }
+
+    fn topics(&self) -> std::sync::MutexGuard<'_, HashMap<InvocationId, Arc<Topic>>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
