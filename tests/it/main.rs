@@ -37,3 +37,4 @@ mod store_sources;
 mod sync;
 mod transport;
 mod watch;
+mod watch_model;
