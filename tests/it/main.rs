@@ -37,4 +37,5 @@ mod store_sources;
 mod sync;
 mod transport;
 mod watch;
+mod watch_many;
 mod watch_model;

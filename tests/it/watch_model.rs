@@ -17,38 +17,40 @@ use std::{
 
 use chroma_sync::{
     app::{
-        App, AppParts, Auth, Authenticator,
-        watch::{FeedUpdateKind, ResumeToken, UpdateKind, WatchFilter, WatchHub, WatchOptions, WatchStart},
+        Auth,
+        watch::{FeedUpdateKind, ResumeToken, UpdateKind, WatchFilter, WatchOptions, WatchStart},
     },
     domain::{
-        embedding::{MINILM, ModelCatalog},
         ids::{InvocationId, WorkerId},
         invocation::{Failure, Invocation, Phase, Progress, StateName, Statistics},
         names::TenantName,
     },
     error::Reason,
-    index::{ChromaClient, ChromaOptions},
-    relay,
     store::{CancelInvocation, FeedFilter, Held, Scope},
-    wake::{ChangeSignal, WorkSignal},
 };
 use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use tokio::{sync::watch, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::harness::{
+    node::Node,
     stores::{LEASE, MANY, TestStore},
     wait_for,
 };
 
 /// Histories a store, unless the environment says otherwise.
-const HISTORIES: u64 = 1_000;
+const HISTORIES: u64 = 300;
 /// Histories under way at once.
 const AT_ONCE: usize = 24;
 const NODES: usize = 3;
 const INVOCATIONS: usize = 3;
 const WATCHERS: usize = 4;
+const OPTIONS: WatchOptions = WatchOptions {
+    heartbeat: Duration::from_millis(40),
+    poll: Duration::from_millis(25),
+    max_streams: 10_000,
+    max_streams_per_key: 10_000,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_watcher_misses_doubles_or_reorders_a_state_change_on_sqlite() {
@@ -58,60 +60,6 @@ async fn no_watcher_misses_doubles_or_reorders_a_state_change_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_watcher_misses_doubles_or_reorders_a_state_change_on_postgres() {
     check(TestStore::postgres().await).await;
-}
-
-/// One process that serves watches.
-struct Node {
-    app: App,
-    changes: ChangeSignal,
-    drain: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Node {
-    async fn start(test: &TestStore, hears: bool) -> Self {
-        let store = test.second().await;
-        let (changes, work, drain) = <(ChangeSignal, WorkSignal, CancellationToken)>::default();
-        let options = WatchOptions {
-            heartbeat: Duration::from_millis(40),
-            poll: Duration::from_millis(25),
-            max_streams: 10_000,
-            max_streams_per_key: 10_000,
-        };
-        let watches = WatchHub::new(store.clone(), options, changes.clone(), drain.clone());
-        let mut tasks = vec![tokio::spawn(watches.clone().run())];
-        if hears {
-            tasks.push(tokio::spawn(relay::run(
-                store.clone(),
-                changes.clone(),
-                work.clone(),
-            )));
-        }
-        let nowhere = ChromaOptions::new("http://127.0.0.1:1".parse().unwrap());
-        let app = App::new(AppParts {
-            store: store.clone(),
-            authenticator: Authenticator::none(),
-            chroma: ChromaClient::new(nowhere).unwrap(),
-            sealing_key: None,
-            catalog: ModelCatalog::new(Vec::new(), MINILM.to_owned()),
-            watches,
-            work,
-            changes: changes.clone(),
-        });
-        Self {
-            app,
-            changes,
-            drain,
-            tasks,
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.drain.cancel();
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
 }
 
 /// Everything that the histories of one store share.
@@ -128,7 +76,7 @@ impl World {
     }
 
     async fn restart(&self, index: usize, hears: bool) {
-        let fresh = Arc::new(Node::start(&self.test, hears).await);
+        let fresh = Arc::new(Node::start(&self.test, OPTIONS, hears).await);
         let old = std::mem::replace(&mut self.nodes.write().unwrap()[index], fresh);
         // Whoever holds it still opens streams on it and is told that it drains; the last one drops it.
         old.drain.cancel();
@@ -143,7 +91,7 @@ async fn check(test: TestStore) {
     let mut nodes = Vec::new();
     for index in 0..NODES {
         // One node is deaf and lives by polling alone.
-        nodes.push(Arc::new(Node::start(&test, index > 0).await));
+        nodes.push(Arc::new(Node::start(&test, OPTIONS, index > 0).await));
     }
     let world = Arc::new(World {
         test,

@@ -10,6 +10,7 @@ pub mod examples;
 pub mod gate;
 pub mod git_server;
 pub mod grpc_web;
+pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
