@@ -37,5 +37,7 @@ mod store_sources;
 mod sync;
 mod transport;
 mod watch;
+mod watch_events;
 mod watch_many;
 mod watch_model;
+mod watch_nodes;
