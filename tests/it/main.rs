@@ -37,6 +37,7 @@ mod store_sources;
 mod sync;
 mod transport;
 mod watch;
+mod watch_cli;
 mod watch_events;
 mod watch_many;
 mod watch_model;

@@ -401,7 +401,10 @@ async fn the_feed_as_events_begins_with_a_place_and_resumes() {
         &[token(&scenario)],
     );
     live.head().await;
-    let again = scenario.create_invocation(&service, &source, "again").await.unwrap();
+    let again = scenario
+        .create_invocation(&service, &source, "again")
+        .await
+        .unwrap();
     let event = live.next_change().await.unwrap();
     assert_eq!(event.data["invocation"]["id"], json!(again.id));
 }

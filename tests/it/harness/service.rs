@@ -95,13 +95,20 @@ impl Deployment {
 
     /// Runs a subcommand against a running service and returns exit code and standard output.
     pub fn run_against(&self, service: &Service, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = self.command(arguments);
-        let output = command
-            .env("CHROMA_SYNC_SERVER", &service.url)
-            .env("CHROMA_SYNC_TOKEN", token)
+        let output = self
+            .client_command(&service.url, token, arguments)
             .output()
             .unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// A subcommand that calls the service at `url`.
+    pub fn client_command(&self, url: &str, token: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command
+            .env("CHROMA_SYNC_SERVER", url)
+            .env("CHROMA_SYNC_TOKEN", token);
+        command
     }
 
     /// Creates an API key with these arguments of `keys create`; returns the token.
