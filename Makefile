@@ -86,8 +86,8 @@ bench-lists: peers ## Only the part of bench-rpc about a million stored invocati
 	cargo bench --locked --bench rpc -- lists
 
 .PHONY: bench-watch
-bench-watch: peers ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (six minutes)
-	@$(PEERS) etcd
+bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (four minutes)
+	@$(PEERS) tools model postgres etcd
 	cargo bench --locked --bench watch
 
 .PHONY: fuzz

@@ -1,0 +1,126 @@
+//! Figures of rounds, and the tables they are printed as.
+
+use crate::fan_out::Opening;
+
+/// What one round of changes took, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    /// From the start of the write to the message at the client.
+    pub middle: f64,
+    pub late: f64,
+    pub last: f64,
+    /// From the answer to the write to the message at the client; 0 for a message that was there before it.
+    pub middle_after_answer: f64,
+    pub late_after_answer: f64,
+    /// Of the write itself, in the middle.
+    pub write: f64,
+    /// Of a write of something that nobody watches.
+    pub write_alone: f64,
+    /// Processor microseconds of the server for each message delivered, the write's own included.
+    pub processor: f64,
+}
+
+impl Round {
+    pub fn new(
+        since_start: impl Iterator<Item = f64>,
+        since_answer: impl Iterator<Item = f64>,
+        writes: impl Iterator<Item = f64>,
+        writes_alone: impl Iterator<Item = f64>,
+        processor: f64,
+    ) -> Self {
+        let (since_start, since_answer) = (sorted(since_start), sorted(since_answer));
+        Self {
+            middle: quantile(&since_start, 0.5),
+            late: quantile(&since_start, 0.99),
+            last: quantile(&since_start, 1.0),
+            middle_after_answer: quantile(&since_answer, 0.5),
+            late_after_answer: quantile(&since_answer, 0.99),
+            write: quantile(&sorted(writes), 0.5),
+            write_alone: quantile(&sorted(writes_alone), 0.5),
+            processor,
+        }
+    }
+}
+
+/// All rounds of one subject.
+pub struct Row {
+    pub name: &'static str,
+    pub opening: Opening,
+    pub rounds: Vec<Round>,
+}
+
+impl Row {
+    fn each(&self, part: fn(&Round) -> f64) -> Vec<f64> {
+        sorted(self.rounds.iter().map(part))
+    }
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let place = (sorted.len() as f64 * share) as usize;
+    sorted[place.min(sorted.len() - 1)]
+}
+
+fn median(sorted: &[f64]) -> f64 {
+    quantile(sorted, 0.5)
+}
+
+/// The median, and the least and the most of the rounds.
+fn spread(sorted: &[f64]) -> String {
+    let digits = if median(sorted) < 10.0 { 2 } else { 0 };
+    let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
+    format!(
+        "{:.digits$} ({least:.digits$} to {most:.digits$})",
+        median(sorted)
+    )
+}
+
+/// Prints a table of one case, as Markdown.
+pub fn print_table(heading: &str, rows: &[Row]) {
+    println!("\n{heading}\n");
+    println!(
+        "| | p50 ms | p99 ms | after the answer: p50, p99 ms | write ms | write nobody watches ms | server us a message | KiB a stream | opened in s |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for row in rows {
+        println!(
+            "| {} | {} | {} | {}, {} | {} | {} | {} | {:.1} | {:.2} |",
+            row.name,
+            spread(&row.each(|round| round.middle)),
+            spread(&row.each(|round| round.late)),
+            spread(&row.each(|round| round.middle_after_answer)),
+            spread(&row.each(|round| round.late_after_answer)),
+            spread(&row.each(|round| round.write)),
+            spread(&row.each(|round| round.write_alone)),
+            spread(&row.each(|round| round.processor)),
+            row.opening.resident_a_stream / 1024.0,
+            row.opening.seconds,
+        );
+    }
+}
+
+/// Compares the rows with the last of them, which is the one to be better than, round by round.
+pub fn print_ratios(rows: &[Row]) {
+    let (other, ours) = rows.split_last().unwrap();
+    println!();
+    for row in ours {
+        let pairs = row.rounds.iter().zip(&other.rounds);
+        let ratios = sorted(pairs.map(|(ours, other)| ours.late / other.late));
+        print_verdict(
+            &format!("p99 of {} / p99 of {}: {}", row.name, other.name, spread(&ratios)),
+            median(&ratios),
+            1.0,
+        );
+    }
+}
+
+/// Says whether a figure keeps to what it is to stay under.
+pub fn print_verdict(what: &str, figure: f64, bound: f64) {
+    let verdict = if figure <= bound { "reached" } else { "MISSED" };
+    println!("{what}, at most {bound}: {verdict}");
+}
