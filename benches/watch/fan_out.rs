@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use crate::{
     figures::Round,
     processes::{processor_time, resident_bytes},
-    subject::{Arrival, Subject},
+    subject::{Arrival, Server, Subject},
 };
 
 /// Connections that the streams are spread over.
@@ -78,7 +78,7 @@ impl FanOut {
         for _ in 0..CONNECTIONS {
             channels.push(subject.connect().await);
         }
-        let mut fan_out = Self {
+        Self {
             writer: Writer::start(Arc::clone(&subject)).await,
             subject,
             channels,
@@ -86,14 +86,17 @@ impl FanOut {
             keys: Vec::new(),
             board: Arc::new(Board::new(0)),
             tasks: JoinSet::new(),
-        };
-        // The first call of a process and of a connection is slower than all others.
-        let warm_up = fan_out.fresh_keys(UNWATCHED);
-        fan_out.writer.write(warm_up).await;
-        fan_out
+        }
     }
 
-    fn fresh_keys(&mut self, count: usize) -> Vec<usize> {
+    /// Writes what nobody watches: the first calls of a process and of a connection are slower than others.
+    pub async fn warm_up(&mut self) {
+        let keys = self.fresh_keys(UNWATCHED);
+        self.writer.write(keys).await;
+    }
+
+    /// Keys that nothing has used yet, in their order.
+    pub fn fresh_keys(&mut self, count: usize) -> Vec<usize> {
         let first = self.next_key;
         self.next_key += count;
         (first..self.next_key).collect()
@@ -126,6 +129,7 @@ impl FanOut {
                     match stream.next().await {
                         Arrival::Change => board.note(place),
                         Arrival::Heartbeat => drop(board.heartbeats.fetch_add(1, Ordering::Relaxed)),
+                        Arrival::Progress => {}
                         Arrival::End => return,
                     }
                 }
@@ -159,11 +163,12 @@ impl FanOut {
 
         self.board.missing.store(streams, Ordering::Release);
         let process = self.subject.process_id();
-        let processor_before = processor_time(process);
+        let before = (processor_time(process), processor_time(std::process::id()));
         let writes = self.writer.write(self.keys.clone()).await;
         self.board.wait(&self.subject).await;
         tokio::time::sleep(SETTLE).await;
-        let processor = processor_time(process) - processor_before;
+        let server = processor_time(process) - before.0;
+        let client = processor_time(std::process::id()) - before.1;
         if self.subject.ends_with_the_change() {
             while let Some(ended) = self.tasks.join_next().await {
                 ended.unwrap();
@@ -182,8 +187,36 @@ impl FanOut {
             (0..streams).map(|place| since(place, write(place).answered)),
             writes.iter().map(duration),
             alone.iter().map(duration),
-            processor.as_secs_f64() * 1e6 / streams as f64,
+            [server, client].map(|time| time.as_secs_f64() * 1e6 / streams as f64),
         )
+    }
+
+    /// Has something else change the one key of the streams; returns when each of them had it.
+    pub async fn follow(&self, change: impl FnOnce()) -> Vec<SystemTime> {
+        self.board
+            .missing
+            .store(self.board.arrived.len(), Ordering::Release);
+        change();
+        self.board.wait(&self.subject).await;
+        let zero = SystemTime::now() - self.board.zero.elapsed();
+        let arrived = self.board.arrived.iter();
+        arrived
+            .map(|time| zero + Duration::from_nanos(time.load(Ordering::Acquire)))
+            .collect()
+    }
+
+    /// When the work on what the streams watch began.
+    pub async fn watched_began(&self) -> SystemTime {
+        let channel = self.channels[0].clone();
+        match &self.subject.server {
+            Server::Service(service) => service.began(channel, self.keys[0]).await,
+            Server::Etcd(_) => panic!("nothing works on a key of etcd"),
+        }
+    }
+
+    /// Gives up the streams.
+    pub async fn close(&mut self) {
+        self.tasks.shutdown().await;
     }
 }
 

@@ -16,8 +16,32 @@ pub struct Round {
     pub write: f64,
     /// Of a write of something that nobody watches.
     pub write_alone: f64,
-    /// Processor microseconds of the server for each message delivered, the write's own included.
-    pub processor: f64,
+    /// Processor microseconds for each message delivered, the write's own included: of the server, and of
+    /// this process.
+    pub server: f64,
+    pub client: f64,
+}
+
+/// When the messages of one round arrived, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Latency {
+    pub middle: f64,
+    pub late: f64,
+    pub last: f64,
+    /// Processor microseconds of the server for each message delivered.
+    pub server: f64,
+}
+
+impl Latency {
+    pub fn new(times: impl Iterator<Item = f64>, server: f64) -> Self {
+        let times = sorted(times);
+        Self {
+            middle: quantile(&times, 0.5),
+            late: quantile(&times, 0.99),
+            last: quantile(&times, 1.0),
+            server,
+        }
+    }
 }
 
 impl Round {
@@ -26,7 +50,7 @@ impl Round {
         since_answer: impl Iterator<Item = f64>,
         writes: impl Iterator<Item = f64>,
         writes_alone: impl Iterator<Item = f64>,
-        processor: f64,
+        [server, client]: [f64; 2],
     ) -> Self {
         let (since_start, since_answer) = (sorted(since_start), sorted(since_answer));
         Self {
@@ -37,7 +61,17 @@ impl Round {
             late_after_answer: quantile(&since_answer, 0.99),
             write: quantile(&sorted(writes), 0.5),
             write_alone: quantile(&sorted(writes_alone), 0.5),
-            processor,
+            server,
+            client,
+        }
+    }
+
+    pub fn latency(&self) -> Latency {
+        Latency {
+            middle: self.middle,
+            late: self.late,
+            last: self.last,
+            server: self.server,
         }
     }
 }
@@ -84,12 +118,12 @@ fn spread(sorted: &[f64]) -> String {
 pub fn print_table(heading: &str, rows: &[Row]) {
     println!("\n{heading}\n");
     println!(
-        "| | p50 ms | p99 ms | after the answer: p50, p99 ms | write ms | write nobody watches ms | server us a message | KiB a stream | opened in s |"
+        "| | p50 ms | p99 ms | after the answer: p50, p99 ms | write ms | write nobody watches ms | server us a message | client us a message | KiB a stream | opened in s |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for row in rows {
         println!(
-            "| {} | {} | {} | {}, {} | {} | {} | {} | {:.1} | {:.2} |",
+            "| {} | {} | {} | {}, {} | {} | {} | {} | {} | {:.1} | {:.2} |",
             row.name,
             spread(&row.each(|round| round.middle)),
             spread(&row.each(|round| round.late)),
@@ -97,11 +131,41 @@ pub fn print_table(heading: &str, rows: &[Row]) {
             spread(&row.each(|round| round.late_after_answer)),
             spread(&row.each(|round| round.write)),
             spread(&row.each(|round| round.write_alone)),
-            spread(&row.each(|round| round.processor)),
+            spread(&row.each(|round| round.server)),
+            spread(&row.each(|round| round.client)),
             row.opening.resident_a_stream / 1024.0,
             row.opening.seconds,
         );
     }
+}
+
+/// Prints a table of rounds of which only the arrivals are known, and compares each row with the last.
+pub fn print_latencies(heading: &str, rows: &[(&str, Vec<Latency>)]) {
+    println!("\n{heading}\n");
+    println!("| | p50 ms | p99 ms | last ms | server us a message |");
+    println!("|---|---|---|---|---|");
+    for (name, rounds) in rows {
+        let each = |part: fn(&Latency) -> f64| spread(&sorted(rounds.iter().map(part)));
+        println!(
+            "| {name} | {} | {} | {} | {} |",
+            each(|round| round.middle),
+            each(|round| round.late),
+            each(|round| round.last),
+            each(|round| round.server),
+        );
+    }
+    println!();
+    let ((other, others), ours) = rows.split_last().unwrap();
+    for (name, rounds) in ours {
+        let pairs = rounds.iter().zip(others);
+        print_late_ratio(name, other, pairs.map(|(ours, other)| ours.late / other.late));
+    }
+}
+
+fn print_late_ratio(ours: &str, other: &str, ratios: impl Iterator<Item = f64>) {
+    let ratios = sorted(ratios);
+    let what = format!("p99 of {ours} / p99 of {other}: {}", spread(&ratios));
+    print_verdict(&what, median(&ratios), 1.0);
 }
 
 /// Compares the rows with the last of them, which is the one to be better than, round by round.
@@ -110,12 +174,8 @@ pub fn print_ratios(rows: &[Row]) {
     println!();
     for row in ours {
         let pairs = row.rounds.iter().zip(&other.rounds);
-        let ratios = sorted(pairs.map(|(ours, other)| ours.late / other.late));
-        print_verdict(
-            &format!("p99 of {} / p99 of {}: {}", row.name, other.name, spread(&ratios)),
-            median(&ratios),
-            1.0,
-        );
+        let ratios = pairs.map(|(ours, other)| ours.late / other.late);
+        print_late_ratio(row.name, other.name, ratios);
     }
 }
 

@@ -20,6 +20,7 @@ mod harness;
 mod processes;
 mod subject;
 mod watched;
+mod work;
 
 use std::{
     path::Path,
@@ -77,6 +78,9 @@ async fn measure(part: Option<&str>) {
         one_key(&ground, 1_000).await;
         one_key(&ground, 10_000).await;
     }
+    if wanted("work") {
+        work::measure(&ground).await;
+    }
     if wanted("spread") {
         spread(&ground).await;
     }
@@ -103,22 +107,29 @@ fn progress(what: &str) {
 }
 
 impl Ground<'_> {
+    fn sqlite_url(&self, name: &str) -> String {
+        format!("sqlite://{}", self.directory.join(name).display())
+    }
+
     async fn sqlite(&self, name: &str, keys: usize) -> Subject {
-        let url = format!("sqlite://{}", self.directory.join(name).display());
-        let service = WatchedService::start(&url, self.directory, keys).await;
+        let service = WatchedService::start(&self.sqlite_url(name), self.directory, keys).await;
         Subject {
             name: "SQLite",
             server: Server::Service(service),
         }
     }
 
+    /// How long a message of a watch is.
+    async fn message_bytes(&self) -> usize {
+        let name = format!("message-{}.db", uuid::Uuid::now_v7());
+        let service = WatchedService::start(&self.sqlite_url(&name), self.directory, 1).await;
+        service.message_bytes().await
+    }
+
     /// The service on both databases and etcd, with as many keys as a measurement uses.
     async fn all(&self, name: &str, keys: usize) -> Vec<Subject> {
         let sqlite = self.sqlite(name, keys).await;
-        let Server::Service(service) = &sqlite.server else {
-            unreachable!("it was made above");
-        };
-        let etcd = Etcd::start(self.directory, service.message_bytes().await).await;
+        let etcd = Etcd::start(self.directory, self.message_bytes().await).await;
         let url = self.cluster.fresh_database().await;
         let postgres = WatchedService::start(&url, self.directory, keys).await;
         vec![
@@ -142,6 +153,7 @@ async fn rounds(subjects: Vec<Subject>, streams: usize, keys: usize, rounds: usi
     for subject in subjects {
         let name = subject.name;
         let mut fan_out = FanOut::new(subject).await;
+        fan_out.warm_up().await;
         let opening = fan_out.open(streams, keys).await;
         progress(&format!(
             "{streams} streams on {name} opened in {:.1} s",
@@ -209,6 +221,7 @@ async fn idle(ground: &Ground<'_>) {
     const STREAMS: usize = 10_000;
     let subject = ground.sqlite("idle.db", UNWATCHED + 1).await;
     let mut fan_out = FanOut::new(subject).await;
+    fan_out.warm_up().await;
     fan_out.open(STREAMS, 1).await;
     progress(&format!("{STREAMS} streams are open and idle"));
     let process = fan_out.subject.process_id();
@@ -230,6 +243,7 @@ async fn many(ground: &Ground<'_>) {
     const STREAMS: usize = 50_000;
     let subject = ground.sqlite("many.db", UNWATCHED * 2 + 1).await;
     let mut fan_out = FanOut::new(subject).await;
+    fan_out.warm_up().await;
     let opening = fan_out.open(STREAMS, 1).await;
     progress(&format!("{STREAMS} streams opened in {:.1} s", opening.seconds));
     let round = fan_out.round().await;

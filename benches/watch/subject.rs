@@ -34,6 +34,7 @@ pub enum Stream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
     Change,
+    Progress,
     Heartbeat,
     /// The stream ended, without an error.
     End,
@@ -95,8 +96,9 @@ impl Stream {
                 None => Arrival::End,
                 Some(message) => match message.kind() {
                     Kind::StateChanged => Arrival::Change,
+                    Kind::Progress => Arrival::Progress,
                     Kind::Heartbeat => Arrival::Heartbeat,
-                    Kind::Unspecified | Kind::Snapshot | Kind::Progress => {
+                    Kind::Unspecified | Kind::Snapshot => {
                         panic!("unexpected: {message:?}")
                     }
                 },

@@ -1,6 +1,10 @@
 //! The service with invocations to watch.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use chroma_sync::{
     domain::names::TenantName,
@@ -24,27 +28,59 @@ const OPTIONS: &[(&str, &str)] = &[("watch.max_streams", "60000"), ("log.filter"
 /// Invocations that are created at a time.
 const IN_FLIGHT: usize = 128;
 
-/// A service with pending invocations. Nothing works on them: the process has the role `api` alone.
+/// Who works on the invocations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// Nobody: the process has the role `api` alone.
+    None,
+    /// The process that has the streams.
+    Within,
+    /// A process of its own.
+    Beside,
+}
+
+/// A service with pending invocations.
 pub struct WatchedService {
     service: Service,
+    _worker: Option<Service>,
     token: AsciiMetadataValue,
     ids: Arc<Vec<String>>,
 }
 
 impl WatchedService {
-    /// On the database at this URL, which is empty, with `count` invocations.
+    /// On the database at this URL, which is empty, with `count` invocations that nobody works on.
     pub async fn start(store_url: &str, directory: &Path, count: usize) -> Self {
+        Self::start_with(store_url, directory, count, Workers::None, "file:///").await
+    }
+
+    /// With a worker that takes one invocation at a time, in their order, and tries each once.
+    pub async fn start_with(
+        store_url: &str,
+        directory: &Path,
+        count: usize,
+        workers: Workers,
+        git_url: &str,
+    ) -> Self {
         let store = Store::connect(&StoreOptions::new(store_url)).await.unwrap();
         store.migrate().await.unwrap();
-        let ids = Arc::new(fill(&store, count).await);
+        // Workers take them in the order of their creation, so it has to be known.
+        let in_flight = if workers == Workers::None { IN_FLIGHT } else { 1 };
+        let ids = Arc::new(fill(&store, count, in_flight).await);
         store.close().await;
-        let deployment = Deployment::new(store_url, "http://127.0.0.1:1", "file:///", directory);
+        let deployment = Deployment::new(store_url, "http://127.0.0.1:1", git_url, directory)
+            .with("worker.concurrency", "1")
+            .with("worker.max_failed_attempts", "1");
         let deployment = OPTIONS.iter().fold(deployment, |deployment, (option, value)| {
             deployment.with(option, value)
         });
         let token = deployment.create_key(&["--role", "admin"]).parse().unwrap();
-        let service = deployment.start_role("api");
-        Self { service, token, ids }
+        let within = workers == Workers::Within;
+        Self {
+            service: deployment.start_role(if within { "all" } else { "api" }),
+            _worker: (workers == Workers::Beside).then(|| deployment.start_role("worker")),
+            token,
+            ids,
+        }
     }
 
     pub fn url(&self) -> &str {
@@ -77,6 +113,18 @@ impl WatchedService {
         client.cancel_invocation(request).await.unwrap();
     }
 
+    /// When the first attempt at an invocation began.
+    pub async fn began(&self, channel: Channel, key: usize) -> SystemTime {
+        let request = self.request(proto::GetInvocationRequest {
+            invocation_id: self.ids[key].clone(),
+        });
+        let mut client = InvocationServiceClient::new(channel);
+        let invocation = client.get_invocation(request).await.unwrap().into_inner();
+        let time = invocation.start_time.unwrap();
+        let (seconds, nanoseconds) = (time.seconds.try_into().unwrap(), time.nanos.try_into().unwrap());
+        SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds)
+    }
+
     /// How long a message of a watch is.
     pub async fn message_bytes(&self) -> usize {
         let channel = Channel::from_shared(self.url().to_owned()).unwrap();
@@ -99,7 +147,7 @@ impl WatchedService {
 }
 
 /// Creates invocations of one source and returns their ids.
-async fn fill(store: &Store, count: usize) -> Vec<String> {
+async fn fill(store: &Store, count: usize, in_flight: usize) -> Vec<String> {
     let tenant = TenantName::default_tenant();
     let source = store
         .create_source(&tenant, new_source("db", "owner/repository"), None)
@@ -113,7 +161,7 @@ async fn fill(store: &Store, count: usize) -> Vec<String> {
                 .await;
             created(outcome.unwrap()).id.to_string()
         })
-        .buffer_unordered(IN_FLIGHT)
+        .buffer_unordered(in_flight)
         .collect()
         .await
 }
