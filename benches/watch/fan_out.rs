@@ -32,6 +32,10 @@ const OPENING: usize = 128;
 pub const PACE: Duration = Duration::from_millis(5);
 /// Changes before each round to keys that nobody watches: what a write takes by itself.
 pub const UNWATCHED: usize = 5;
+/// Keys that [`FanOut::warm_up`] uses.
+pub const WARM_UP: usize = UNWATCHED + 1;
+/// Streams that are opened and closed before any are measured.
+const WARM_UP_STREAMS: usize = 500;
 /// How long the machine is left alone before something is measured, and how long what a change causes may
 /// take until its processor time is read.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -89,8 +93,12 @@ impl FanOut {
         }
     }
 
-    /// Writes what nobody watches: the first calls of a process and of a connection are slower than others.
+    /// Opens some streams, closes them, and writes what nobody watches. The first calls of a process and of a
+    /// connection are slower than others, and what the process needed to start is still in its memory then.
     pub async fn warm_up(&mut self) {
+        self.open(WARM_UP_STREAMS, 1).await;
+        self.close().await;
+        tokio::time::sleep(SETTLE).await;
         let keys = self.fresh_keys(UNWATCHED);
         self.writer.write(keys).await;
     }
