@@ -86,7 +86,7 @@ bench-lists: peers ## Only the part of bench-rpc about a million stored invocati
 	cargo bench --locked --bench rpc -- lists
 
 .PHONY: bench-watch
-bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (four minutes)
+bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (five minutes)
 	@$(PEERS) tools model postgres etcd
 	cargo bench --locked --bench watch
 

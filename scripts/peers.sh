@@ -241,7 +241,7 @@ unpack() {
 # nginx: the one in PATH, else Debian's. Tests run it with a configuration and directories of their own.
 nginx() {
     local program
-    if [ -x "$peers/nginx" ]; then
+    if "$peers/nginx" -v 2>/dev/null; then
         return
     fi
     # Where Debian puts it is in the PATH of root alone.
