@@ -18,6 +18,7 @@ mod grpc_wire;
 mod harness;
 mod index;
 mod openapi;
+mod proxies;
 mod rest;
 mod rest_contract;
 mod rest_errors;

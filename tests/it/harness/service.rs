@@ -214,12 +214,17 @@ impl Interceptor for Token {
     }
 }
 
+/// A connection to a URL that sends a token with each call; an empty one sends none.
+pub fn channel(url: &str, token: &str) -> Authenticated {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect_lazy();
+    let token = (!token.is_empty()).then(|| token.parse().unwrap());
+    InterceptedService::new(channel, Token(token))
+}
+
 impl Service {
     /// A connection that sends a token with each call; an empty one sends none.
     pub fn channel(&self, token: &str) -> Authenticated {
-        let channel = Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy();
-        let token = (!token.is_empty()).then(|| token.parse().unwrap());
-        InterceptedService::new(channel, Token(token))
+        channel(&self.url, token)
     }
 
     /// A client of `SourceService`; an empty token sends none.
