@@ -136,11 +136,20 @@ pub(super) fn distinct<I: Copy + Eq + Hash>(inputs: &[I]) -> Vec<I> {
 /// An answer for each input: what was found for it, or none.
 pub(super) fn in_order<I: Eq + Hash, T: Clone>(
     inputs: &[I],
-    found: &HashMap<I, Answer<T>>,
+    mut found: HashMap<I, Answer<T>>,
 ) -> Vec<Answer<Option<T>>> {
+    // Only what several asked for needs copies.
+    let once_each = found.len() == inputs.len();
     inputs
         .iter()
-        .map(|input| found.get(input).cloned().transpose())
+        .map(|input| {
+            let answer = if once_each {
+                found.remove(input)
+            } else {
+                found.get(input).cloned()
+            };
+            answer.transpose()
+        })
         .collect()
 }
 
