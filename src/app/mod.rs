@@ -1,8 +1,8 @@
 //! The use cases. Both transports call these and nothing below them.
 //!
-//! Every use case takes an [`Auth`] value first. Requests arrive as domain values that were checked at
-//! the edge; what is left to check here needs the database or the Chroma server. Absent on purpose:
-//! wire types and status codes.
+//! Every use case takes an [`Auth`] value first, but for the one that finds it out on its way. Requests
+//! arrive as domain values that were checked at the edge; what is left to check here needs the database
+//! or the Chroma server. Absent on purpose: wire types and status codes.
 
 pub mod auth;
 mod collections;
