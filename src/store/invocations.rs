@@ -244,7 +244,7 @@ pub(super) fn find<'a>(
         for row in rows {
             found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
         }
-        Ok(in_order(ids, &found))
+        Ok(in_order(ids, found))
     })
 }
 
