@@ -157,6 +157,20 @@ impl NewRow {
             sealed_chroma_token: Set(self.chroma_token.clone().map(Sealed::into_bytes)),
         })
     }
+
+    /// The event of the creation.
+    fn event<'a>(&'a self, now: Timestamp, snapshot: &'a StoredInvocation) -> NewEvent<'a> {
+        NewEvent {
+            invocation_id: self.id.0,
+            revision: 1,
+            state: StateName::Pending,
+            time: now,
+            tenant: self.tenant.as_str(),
+            source_id: Some(self.source_id.0),
+            database: self.database.as_str(),
+            snapshot,
+        }
+    }
 }
 
 /// Creates them all; the answers mean that the rows are durable.
@@ -248,16 +262,8 @@ async fn insert_all(
     ordered.retain(|row| inserted.contains(&row.id.0));
     for rows in in_powers_of_two(&ordered) {
         let snapshots: Vec<_> = rows.iter().map(|row| row.stored(*now)).collect();
-        let events = rows.iter().zip(&snapshots).map(|(row, snapshot)| NewEvent {
-            invocation_id: row.id.0,
-            revision: 1,
-            state: StateName::Pending,
-            time: *now,
-            tenant: row.tenant.as_str(),
-            source_id: Some(row.source_id.0),
-            database: row.database.as_str(),
-            snapshot,
-        });
+        let events = rows.iter().zip(&snapshots);
+        let events = events.map(|(row, snapshot)| row.event(*now, snapshot));
         feed::record(transaction, &events.collect::<Vec<_>>()).await?;
     }
     let mut answers = Vec::with_capacity(rows.len());
@@ -288,8 +294,9 @@ fn insert_script(batch: &NewRows) -> Result<Statement, StoreError> {
     let mut values = Vec::new();
     for row in &batch.rows {
         let invocation = invocation::Entity::insert(row.invocation(batch.now)?).build(DbBackend::Sqlite);
-        let event = invocation_event::Entity::insert(row.event(batch.now)?).build(DbBackend::Sqlite);
-        for statement in [invocation, event] {
+        let snapshot = row.stored(batch.now);
+        let event = feed::insert(DbBackend::Sqlite, &[row.event(batch.now, &snapshot)])?;
+        for statement in [invocation, DbBackend::Sqlite.build(&event)] {
             sql.push_str("; ");
             sql.push_str(&statement.sql);
             values.extend(statement.values.into_iter().flatten());
