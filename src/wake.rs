@@ -75,6 +75,24 @@ pub enum Changed {
     Many,
 }
 
+impl Changed {
+    /// Adds what changed since.
+    pub fn join(&mut self, later: Self) {
+        match (&mut *self, later) {
+            (Self::These(ids), Self::These(more)) if ids.len() < MAX_REMEMBERED => ids.extend(more),
+            (Self::Many, _) | (Self::These(_), Self::Many | Self::These(_)) => *self = Self::Many,
+        }
+    }
+
+    /// Whether nothing changed.
+    pub fn is_none(&self) -> bool {
+        match self {
+            Self::These(ids) => ids.is_empty(),
+            Self::Many => false,
+        }
+    }
+}
+
 impl Default for Changed {
     fn default() -> Self {
         Self::These(HashSet::new())

@@ -2,21 +2,21 @@
 //!
 //! It follows the feed of all state changes from the moment somebody watches. A wake-up, from this
 //! process or another, only says "look"; the clock says it as well, so a wake-up that is lost costs a
-//! polling period. Progress is no part of the feed: it is read for the invocations that a wake-up names
-//! and, by the clock, for those watched ones that are in work.
+//! polling period. Progress is no part of the feed: it is read for the watched invocations that are in work,
+//! a little later and not as often, so that a state change never waits for it.
 //!
 //! Invariant: the hub reads from a place in the feed that was its end before any open stream read its
 //! first state, so whatever a stream has not read itself comes by.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Semaphore, watch},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +35,8 @@ use crate::{
 const EVENTS_A_READ: u64 = 500;
 /// Events of the feed that are kept for its streams; what came before is read from the table.
 const EVENTS_KEPT: usize = 4_096;
+/// How long progress is gathered before it is read and handed on. State changes go at once.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(250);
 /// Streams that read at once what is no longer kept.
 const CATCHING_UP: usize = 4;
 
@@ -119,12 +121,26 @@ impl WatchHub {
         let hub = &self.0;
         let mut tick = tokio::time::interval(hub.options.poll);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progressed = Changed::default();
+        let mut progress_at = Instant::now();
         loop {
             let looked = tokio::select! {
                 biased;
                 () = hub.drain.cancelled() => break,
-                changed = hub.changes.wait() => hub.look(Some(changed)).await,
-                _ = tick.tick() => hub.look(None).await,
+                changed = hub.changes.wait() => {
+                    if progressed.is_none() {
+                        progress_at = Instant::now() + PROGRESS_PERIOD;
+                    }
+                    progressed.join(changed);
+                    hub.look_for_state_changes().await
+                }
+                () = tokio::time::sleep_until(progress_at), if !progressed.is_none() => {
+                    hub.look_for_progress(std::mem::take(&mut progressed)).await
+                }
+                _ = tick.tick() => {
+                    progressed = Changed::Many;
+                    hub.place_and_look().await
+                }
             };
             if let Err(error) = looked {
                 tracing::warn!(error = %chain(&error), "the watch hub cannot read the database; will try again");
@@ -203,18 +219,26 @@ impl Hub {
         Ok(())
     }
 
-    /// Reads what is new and hands it on. Without a wake-up it is the clock that says to look.
-    async fn look(&self, woken: Option<Changed>) -> Result<()> {
-        if !self.is_watched().await {
-            return Ok(());
-        }
-        if woken.is_none() {
-            // Whoever committed an event may have ended before it could place it.
+    /// Places events whose process ended before it could, and looks.
+    async fn place_and_look(&self) -> Result<()> {
+        if self.is_watched().await {
             self.store.place_events().await?;
+            self.read_feed().await?;
         }
-        let told = self.read_feed().await?;
-        let progressing = self.may_have_progressed(woken, &told);
-        for invocation in self.store.current(&progressing).await? {
+        Ok(())
+    }
+
+    async fn look_for_state_changes(&self) -> Result<()> {
+        if self.is_watched().await {
+            self.read_feed().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads how far watched invocations are that may have progressed.
+    async fn look_for_progress(&self, progressed: Changed) -> Result<()> {
+        let progressed = self.watched_among(progressed);
+        for invocation in self.store.current(&progressed).await? {
             let topic = self.topics().get(&invocation.id).cloned();
             if let Some(topic) = topic {
                 topic.add_latest(Arc::new(invocation));
@@ -235,12 +259,11 @@ impl Hub {
         watched
     }
 
-    /// Hands on all state changes since the last read and returns whose they were.
-    async fn read_feed(&self) -> Result<HashSet<InvocationId>> {
-        let mut told = HashSet::new();
+    /// Hands on all state changes since the last read.
+    async fn read_feed(&self) -> Result<()> {
         let mut read_to = self.feed.read_to.lock().await;
         let Some(mut place) = *read_to else {
-            return Ok(told);
+            return Ok(());
         };
         loop {
             let events = self
@@ -251,12 +274,10 @@ impl Hub {
             if let Some(last) = events.last() {
                 place = last.sequence;
             }
-            let events: Vec<_> = events.into_iter().map(Arc::new).collect();
-            told.extend(events.iter().map(|event| event.event.invocation.id));
-            self.hand_on(events);
+            self.hand_on(events.into_iter().map(Arc::new).collect());
             *read_to = Some(place);
             if !more {
-                return Ok(told);
+                return Ok(());
             }
         }
     }
@@ -284,20 +305,13 @@ impl Hub {
         self.feed.head.send_modify(|head| head.sequence = end);
     }
 
-    /// Watched invocations whose progress is worth a read: not those whose state change was just read, since
-    /// that says how far they are.
-    fn may_have_progressed(&self, woken: Option<Changed>, told: &HashSet<InvocationId>) -> Vec<InvocationId> {
+    /// The watched ones that are in work; nothing else makes progress.
+    fn watched_among(&self, changed: Changed) -> Vec<InvocationId> {
         let topics = self.topics();
-        match woken {
-            Some(Changed::These(ids)) => ids
-                .into_iter()
-                .filter(|id| topics.contains_key(id) && !told.contains(id))
-                .collect(),
-            Some(Changed::Many) | None => topics
-                .iter()
-                .filter(|(id, topic)| topic.makes_progress() && !told.contains(id))
-                .map(|(id, _)| *id)
-                .collect(),
+        let makes_progress = |id: &InvocationId| topics.get(id).is_some_and(|topic| topic.makes_progress());
+        match changed {
+            Changed::These(ids) => ids.into_iter().filter(makes_progress).collect(),
+            Changed::Many => topics.keys().copied().filter(makes_progress).collect(),
         }
     }
 

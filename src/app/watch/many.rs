@@ -262,7 +262,7 @@ impl Watch {
 
     async fn read_snapshots(&mut self) -> Result<()> {
         let hub = Arc::clone(self.hub());
-        for invocation in self.snapshots.read(&hub).await? {
+        for invocation in Box::pin(self.snapshots.read(&hub)).await? {
             let update = self.update(
                 FeedUpdateKind::Snapshot,
                 Some(Arc::new(invocation)),

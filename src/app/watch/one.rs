@@ -1,9 +1,12 @@
 //! Follows one invocation to its end.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use futures::{Stream, stream};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep},
+};
 
 use super::{
     Update, UpdateKind,
@@ -63,6 +66,9 @@ struct Watch {
     snapshot_due: bool,
     ended: bool,
     heartbeat_at: Instant,
+    /// Wakes the stream at `heartbeat_at` or before: it is set anew when it has run out, not with each
+    /// message.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Watch {
@@ -84,8 +90,10 @@ impl Watch {
         };
         let last_revision = after_revision.unwrap_or(invocation.revision);
         let caught_up = last_revision == invocation.revision;
+        let heartbeat_at = Instant::now() + app.0.watches.hub().options.heartbeat;
         Self {
-            heartbeat_at: Instant::now() + app.0.watches.hub().options.heartbeat,
+            heartbeat_at,
+            timer: Box::pin(tokio::time::sleep_until(heartbeat_at)),
             app,
             place,
             topic,
@@ -119,21 +127,22 @@ impl Watch {
             }
             tokio::select! {
                 // The topic keeps the sender, so this never fails.
-                _ = self.head.changed() => {}
-                () = tokio::time::sleep_until(self.heartbeat_at) => {
-                    let period = self.hub().options.heartbeat;
-                    self.place.check(&self.app.0.authenticator, period).await?;
-                    let last = Arc::clone(&self.last);
-                    return Ok(self.update(UpdateKind::Heartbeat, last));
-                }
+                _ = self.head.changed() => continue,
+                () = self.timer.as_mut() => {}
             }
+            if Instant::now() >= self.heartbeat_at {
+                let last = Arc::clone(&self.last);
+                let heartbeat = self.update(UpdateKind::Heartbeat, last);
+                self.timer.as_mut().reset(self.heartbeat_at);
+                return Ok(heartbeat);
+            }
+            self.timer.as_mut().reset(self.heartbeat_at);
         }
     }
 
     /// What is known to have happened since the last message.
     async fn catch_up(&mut self) -> Result<Option<Update>> {
         let head = *self.head.borrow_and_update();
-        // A watch that always has something to say never comes to its heartbeat.
         let period = self.hub().options.heartbeat;
         self.place.check(&self.app.0.authenticator, period).await?;
         if head.revision > self.last_revision {

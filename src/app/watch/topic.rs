@@ -148,6 +148,11 @@ impl Topic {
         if let Some(event) = self.with(|known| known.event_after(revision)) {
             return Ok(Some(event));
         }
+        // In a box, so that its size is not part of every open stream.
+        Box::pin(self.read_after(revision, store)).await
+    }
+
+    async fn read_after(&self, revision: u64, store: &Store) -> Result<Option<Arc<Invocation>>> {
         let _reading = self.reading.lock().await;
         if let Some(event) = self.with(|known| known.event_after(revision)) {
             return Ok(Some(event));
