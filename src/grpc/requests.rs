@@ -318,7 +318,10 @@ pub fn watch_many(request: proto::WatchInvocationsRequest) -> Result<(WatchFilte
     for (index, number) in states.into_iter().enumerate() {
         let field = format!("states[{index}]");
         let problem = "must be a state; leave states empty for all of them";
-        wanted.push(state(&field, number)?.ok_or_else(|| Error::invalid_field(field, problem))?);
+        let state = state(&field, number)?.ok_or_else(|| Error::invalid_field(field, problem))?;
+        if !wanted.contains(&state) {
+            wanted.push(state);
+        }
     }
     let filter = WatchFilter {
         source_id: non_empty(source_id).map(|id| id.parse()).transpose()?,

@@ -167,10 +167,14 @@ pub fn read_feed_watch(query: Option<&str>, headers: &HeaderMap) -> Result<(Watc
 }
 
 fn read_states(names: &str) -> Result<Vec<StateName>, FieldViolation> {
-    names
-        .split(',')
-        .map(|name| StateName::parse("status", name))
-        .collect()
+    let mut states = Vec::new();
+    for name in names.split(',') {
+        let state = StateName::parse("status", name)?;
+        if !states.contains(&state) {
+            states.push(state);
+        }
+    }
+    Ok(states)
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<&str>, FieldViolation> {
@@ -413,6 +417,14 @@ mod tests {
         ] {
             assert_eq!(read_wait(text).unwrap_err().field, "wait", "{text:?}");
         }
+    }
+
+    #[test]
+    fn states_are_read_once_each_however_often_they_are_named() {
+        let headers = HeaderMap::new();
+        let (filter, start) = read_feed_watch(Some("status=failed,complete,failed"), &headers).unwrap();
+        assert_eq!(filter.states, [StateName::Failed, StateName::Complete]);
+        assert_eq!(start, WatchStart::Now);
     }
 
     #[test]
