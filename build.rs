@@ -13,11 +13,12 @@ use prost::Message;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "chromasync/v1/source.proto",
     "chromasync/v1/source_service.proto",
     "chromasync/v1/invocation.proto",
     "chromasync/v1/invocation_service.proto",
+    "chromasync/v1/webhook.proto",
 ];
 
 /// What `GET /docs` serves of Swagger UI.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     App, Auth, refused_for,
     sources::{request_id_reused, source_not_found},
+    webhooks::show_secret,
 };
 use crate::{
     domain::{
@@ -30,16 +31,18 @@ impl App {
     ///
     /// # Errors
     /// SOURCE_NOT_FOUND, DATABASE_FORBIDDEN, COLLECTION_FINISHED, COLLECTION_BUSY, REQUEST_ID_REUSED,
-    /// CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the input does not fit the source's type.
+    /// CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the input does not fit the source's type or the
+    /// webhook's URL is not allowed.
     pub async fn create_invocation(
         &self,
         auth: &Auth,
         source_id: SourceId,
-        new: NewInvocation,
+        mut new: NewInvocation,
         request_id: Option<Uuid>,
     ) -> Result<Invocation> {
         let source = self.get_source(auth, source_id).await?;
         require_fitting_input(&source, &new)?;
+        let made_secret = self.prepare_webhook(auth, new.webhook.as_mut())?;
         let collection = new.collection.clone();
         // A repeated request asks what became of the first one, so the collection may well be finished.
         let answered = match request_id {
@@ -63,7 +66,8 @@ impl App {
             }
         };
         match outcome {
-            CreateInvocation::Created(invocation) => {
+            CreateInvocation::Created(mut invocation) => {
+                show_secret(&mut invocation.webhook, made_secret);
                 self.0.changes.changed(invocation.id);
                 self.0.work.wake();
                 Ok(invocation)

@@ -24,6 +24,7 @@ use super::{
     reader::Reader,
     sources::github_columns,
     stored::{StoredInput, StoredInvocation, StoredPlan, StoredSettings, encode},
+    webhooks,
     write::Writer,
 };
 use crate::{
@@ -33,6 +34,7 @@ use crate::{
         names::{CollectionName, DatabaseName, TenantName},
         source::Source,
         time::Timestamp,
+        webhook::Webhook,
     },
     seal::Sealed,
 };
@@ -59,6 +61,7 @@ pub(super) struct NewRow {
     github_repository: Option<String>,
     github_app_id: Option<String>,
     chroma_token: Option<Sealed>,
+    webhook: Option<Webhook>,
 }
 
 struct NewRows {
@@ -75,7 +78,11 @@ impl NewRow {
         request_id: Option<Uuid>,
         chroma_token: Option<Sealed>,
     ) -> Result<Self, StoreError> {
-        let NewInvocation { collection, input } = new;
+        let NewInvocation {
+            collection,
+            input,
+            webhook,
+        } = new;
         let exclusive = match &input {
             InvocationInput::Github { .. } => true,
         };
@@ -85,7 +92,14 @@ impl NewRow {
             chunking: source.chunking,
         };
         let input_json = encode("invocations.input", &StoredInput::from(&input))?;
-        let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
+        let own_url = webhook.as_ref().map(|webhook| &webhook.url);
+        let digest = |id| {
+            (
+                id,
+                request_digest(source.id, collection.as_str(), &input_json, own_url),
+            )
+        };
+        let request = request_id.map(digest);
         let (github_repository, github_app_id) = github_columns(&source.settings);
         Ok(Self {
             id: InvocationId::generate(),
@@ -101,6 +115,7 @@ impl NewRow {
             github_repository,
             github_app_id,
             chroma_token,
+            webhook: webhook.or_else(|| source.webhook.clone()),
         })
     }
 
@@ -114,6 +129,7 @@ impl NewRow {
             &self.input,
             now,
         )
+        .with_webhook(self.webhook.as_ref())
     }
 
     fn invocation(&self, now: Timestamp) -> Result<invocation::ActiveModel, StoreError> {
@@ -149,6 +165,10 @@ impl NewRow {
             github_repository: Set(self.github_repository.clone()),
             github_app_id: Set(self.github_app_id.clone()),
             sealed_chroma_token: Set(self.chroma_token.clone().map(Sealed::into_bytes)),
+            webhook_url: Set(self
+                .webhook
+                .as_ref()
+                .map(|webhook| webhook.url.as_str().to_owned())),
         })
     }
 }
@@ -252,6 +272,11 @@ async fn insert_all(
         });
         feed::record(transaction, &events.collect::<Vec<_>>()).await?;
     }
+    let deliveries = ordered.iter().filter_map(|row| {
+        let webhook = row.webhook.as_ref()?;
+        Some(webhooks::first_delivery(row.id, &row.tenant, webhook, *now))
+    });
+    webhooks::insert(transaction, deliveries.collect()).await?;
     let mut answers = Vec::with_capacity(rows.len());
     for row in rows {
         answers.push(if inserted.contains(&row.id.0) {
