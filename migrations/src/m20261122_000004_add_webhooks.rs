@@ -30,7 +30,7 @@ impl MigrationTrait for Migration {
         let mut alter = Table::alter();
         let alter = alter
             .table(Invocations::Table)
-            .add_column(&mut text_null(Invocations::WebhookUrl));
+            .add_column(text_null(Invocations::WebhookUrl));
         manager.alter_table(alter.to_owned()).await?;
         manager.create_table(deliveries()).await?;
         let mut due = Index::create();

@@ -13,6 +13,7 @@ pub mod grpc_web;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod rest;
 pub mod scenario;
 pub mod service;

@@ -46,7 +46,7 @@ impl Deployment {
             .with("chroma.url", chroma_url)
             .with("github.git_url", git_url)
             .with("worker.directory", scratch.to_str().unwrap())
-            // Beside it, since a worker removes what it does not know in its directory.
+            // Only a webhook or mode `chroma` makes it.
             .with(
                 "encryption.key_file",
                 scratch.with_extension("key").to_str().unwrap(),
