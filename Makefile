@@ -28,8 +28,8 @@ demo-peers: ## Provide what the demo runs: a Chroma server and the MiniLM model
 	@$(PEERS) tools python model
 
 .PHONY: peers
-peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser
-	@$(PEERS) tools python model postgres node browser
+peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser, nginx
+	@$(PEERS) tools python model postgres node browser nginx
 
 .PHONY: test
 test: peers ## Run every test, against the real peers
@@ -74,6 +74,7 @@ migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and co
 
 .PHONY: bench
 bench: peers ## Run the benchmarks
+	@$(PEERS) etcd
 	cargo bench --locked
 
 .PHONY: bench-rpc
@@ -83,6 +84,11 @@ bench-rpc: peers ## Measure the calls against a bare tonic service and the datab
 .PHONY: bench-lists
 bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
 	cargo bench --locked --bench rpc -- lists
+
+.PHONY: bench-watch
+bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (five minutes)
+	@$(PEERS) tools model postgres etcd
+	cargo bench --locked --bench watch
 
 .PHONY: fuzz
 fuzz: ## Fuzz what reads requests, SECONDS_EACH (150) for each of FUZZ_TARGETS; needs no nightly Rust

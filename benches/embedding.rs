@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "shared/processor_time.rs"]
+mod processor_time;
+
 use std::{
     env, fs,
     num::NonZeroUsize,
@@ -18,6 +21,7 @@ use chroma_sync::{
     domain::embedding::MINILM,
     embed::{Embedder, LocalEmbedder, LocalOptions, ModelDirectories, Purpose},
 };
+use processor_time::own_seconds;
 use tokio::runtime::Runtime;
 
 /// Texts in the mix of real paragraphs.
@@ -34,7 +38,7 @@ fn main() {
     println!(
         "cold start to the first vector: {:.0} ms, of the processor {:.0} ms",
         start.elapsed().as_secs_f64() * 1e3,
-        processor_seconds() * 1e3,
+        own_seconds() * 1e3,
     );
     println!("resident after it: {:.0} MB", resident_megabytes());
 
@@ -60,16 +64,16 @@ fn main() {
     );
     paragraphs.sort_by_key(|text| text.len());
     measure(&runtime, &one, "256 paragraphs, sorted by length", &paragraphs);
-    let (time, wall) = (processor_seconds(), Instant::now());
+    let (time, wall) = (own_seconds(), Instant::now());
     for _ in 0..20 {
         for text in &paragraphs {
             one.tokenize(text).unwrap();
         }
     }
-    let tokenizing = (processor_seconds() - time) / 20.0;
-    let time = processor_seconds();
+    let tokenizing = (own_seconds() - time) / 20.0;
+    let time = own_seconds();
     embed(&runtime, &one, &paragraphs);
-    let whole = processor_seconds() - time;
+    let whole = own_seconds() - time;
     println!(
         "tokenising takes {:.2} % of their processor time ({:.1?})",
         100.0 * tokenizing / whole,
@@ -102,13 +106,13 @@ fn load(threads: usize) -> LocalEmbedder {
 /// Embeds until enough time has passed, and prints the rates.
 fn measure(runtime: &Runtime, embedder: &LocalEmbedder, what: &str, texts: &[Arc<str>]) {
     embed(runtime, embedder, texts);
-    let (start, wall) = (processor_seconds(), Instant::now());
+    let (start, wall) = (own_seconds(), Instant::now());
     let (mut tokens, mut rounds) = (0, 0);
-    while processor_seconds() - start < ENOUGH {
+    while own_seconds() - start < ENOUGH {
         tokens += embed(runtime, embedder, texts);
         rounds += 1;
     }
-    let (processor, wall) = (processor_seconds() - start, wall.elapsed().as_secs_f64());
+    let (processor, wall) = (own_seconds() - start, wall.elapsed().as_secs_f64());
     println!(
         "{what}: {:.0} tokens per processor second, {:.1} texts, {:.0} tokens per second of wall time, {:.2} ms a call",
         tokens as f64 / processor,
@@ -168,18 +172,6 @@ fn real_paragraphs() -> Vec<Arc<str>> {
         .take(PARAGRAPHS)
         .map(|text| Arc::from(*text))
         .collect()
-}
-
-/// Processor time of all threads of this process.
-fn processor_seconds() -> f64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a timespec of ours.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 fn status_megabytes(field: &str) -> f64 {

@@ -6,10 +6,12 @@
 #   .peers/models    sentence-transformers/all-MiniLM-L6-v2, as {owner}/{name}/ with the hub's files
 #   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
 #   .peers/chromium  a link to the browser that opens examples/web
+#   .peers/nginx     a link to the reverse proxy that the tests put before the service
+#   .peers/etcd      a link to the server that `make bench-watch` compares with
 #
 # Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser nginx etcd
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -211,14 +213,59 @@ browser() {
     ln -sfn "$program" "$peers/chromium"
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser"
+# unpack PROGRAM PACKAGE PATH: links .peers/PROGRAM to PATH of a Debian package that is unpacked, not
+# installed, so that no service is started and no account is needed. The lists of packages are this script's
+# own, since those of a fresh system are empty and only root may fill them.
+unpack() {
+    local program=$1 package=$2 path=$3 fresh=$peers/$1.new
+    command -v apt-get >/dev/null || fail "$program is missing; install it and run this again"
+    say "downloading the Debian package $package"
+    rm -rf "$fresh"
+    mkdir -p "$fresh/lists/partial" "$fresh/cache/archives/partial" "$fresh/root"
+    (
+        cd "$fresh"
+        printf 'Dir::State::Lists "%s/lists";\nDir::Cache "%s/cache";\nAPT::Sandbox::User "root";\n' \
+            "$fresh" "$fresh" >apt.conf
+        export APT_CONFIG=$fresh/apt.conf
+        # A source that does not answer shows in the download, if the package is from there.
+        apt-get update -qq >&2 || true
+        apt-get download -qq "$package" >&2
+        dpkg-deb --extract "$package"_*.deb root
+    ) || fail "could not download the Debian package $package; is the mirror reachable?"
+    [ -x "$fresh/root/$path" ] || fail "the Debian package $package has no $path"
+    rm -rf "$fresh/lists" "$fresh/cache" "$fresh"/*.deb "$fresh/apt.conf" "$peers/$program-debian"
+    mv -T "$fresh" "$peers/$program-debian"
+    ln -sfn "$program-debian/root/$path" "$peers/$program"
+}
+
+# nginx: the one in PATH, else Debian's. Tests run it with a configuration and directories of their own.
+nginx() {
+    local program
+    if "$peers/nginx" -v 2>/dev/null; then
+        return
+    fi
+    # Where Debian puts it is in the PATH of root alone.
+    if program=$(PATH=$PATH:/usr/sbin type -P nginx); then
+        ln -sfn "$program" "$peers/nginx"
+        return
+    fi
+    unpack nginx nginx usr/sbin/nginx
+    "$peers/nginx" -v 2>/dev/null || apt_install "the libraries of nginx" libcrypt1 libpcre2-8-0 libssl3 zlib1g
+}
+
+# etcd: Debian's, so that the comparison is with the same release everywhere.
+etcd() {
+    [ -x "$peers/etcd" ] || unpack etcd etcd-server usr/bin/etcd
+}
+
+[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser, nginx, etcd"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | model | postgres | node | browser) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser" ;;
+    tools | python | model | postgres | node | browser | nginx | etcd) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser, nginx, etcd" ;;
     esac
 done

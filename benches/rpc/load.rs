@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::processor_time::own_seconds;
+
 /// How long a measurement runs before it counts.
 const WARM_UP: Duration = Duration::from_millis(300);
 /// How long it counts.
@@ -89,18 +91,6 @@ where
         server: (server_after - server_before) * 1e6 / calls,
         client: (client_after - client_before) * 1e6 / calls,
     }
-}
-
-/// Processor time of all threads of this process.
-fn own_seconds() -> f64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a timespec of ours.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 /// Figures of one subject over all rounds.

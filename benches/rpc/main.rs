@@ -20,6 +20,8 @@ mod harness;
 mod lists;
 mod load;
 mod peers;
+#[path = "../shared/processor_time.rs"]
+mod processor_time;
 mod raw;
 
 use chroma_sync::store::{Store, StoreOptions};

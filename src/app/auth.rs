@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use super::identity::Identities;
 use crate::{
     domain::{
-        api_key::Role,
+        api_key::{ApiKey, Role},
+        ids::InvocationId,
+        invocation::Invocation,
         names::{DatabaseName, TenantName},
     },
     error::{Error, Reason, Result},
@@ -24,6 +26,8 @@ use crate::{
 const TOKEN_PREFIX: &str = "cs-";
 /// Longest token that is looked up; a longer one is refused unread.
 const MAX_TOKEN_BYTES: usize = 512;
+/// What a caller without a token is told where tokens are those of API keys.
+const NO_KEY: &str = "no token was sent; send one made with `chroma-sync keys create` as x-chroma-token";
 
 /// A caller whose token was checked.
 #[derive(Debug, Clone)]
@@ -53,6 +57,15 @@ impl Auth {
             role: Role::Owner,
             databases: None,
             credential: Credential::None,
+        }
+    }
+
+    fn of_key(key: ApiKey, digest: [u8; 32]) -> Self {
+        Self {
+            tenant: key.tenant,
+            role: key.role,
+            databases: key.databases,
+            credential: Credential::Key(digest),
         }
     }
 
@@ -161,9 +174,9 @@ impl Authenticator {
         match &self.0 {
             Mode::None => Ok(Auth::owner(TenantName::default_tenant())),
             Mode::Keys(store) => {
-                let missing =
-                    "no token was sent; send one made with `chroma-sync keys create` as x-chroma-token";
-                find_key(store, usable(token, missing)?).await
+                let digest = token_digest(usable(token, NO_KEY)?);
+                let key = store.find_api_key(&digest).await?.ok_or_else(invalid_token)?;
+                Ok(Auth::of_key(key, digest))
             }
             Mode::Chroma { identities, role } => {
                 let missing = "no token was sent; send your token for the Chroma server as x-chroma-token";
@@ -177,6 +190,28 @@ impl Authenticator {
                 })
             }
         }
+    }
+
+    /// Finds out who calls, and reads the invocation of the caller's tenant that is asked for: where tokens are
+    /// those of API keys, both at once.
+    ///
+    /// # Errors
+    /// Those of [`Authenticator::authenticate`].
+    pub(super) async fn authenticate_for(
+        &self,
+        token: Option<&str>,
+        id: InvocationId,
+        store: &Store,
+    ) -> Result<(Auth, Option<Invocation>)> {
+        if let Mode::Keys(store) = &self.0 {
+            let digest = token_digest(usable(token, NO_KEY)?);
+            let found = store.find_api_key_and_invocation(&digest, id).await?;
+            let (key, invocation) = found.ok_or_else(invalid_token)?;
+            return Ok((Auth::of_key(key, digest), invocation));
+        }
+        let auth = self.authenticate(token).await?;
+        let invocation = store.get_invocation(&auth.tenant_scope(), id).await?;
+        Ok((auth, invocation))
     }
 
     /// Whether what a caller showed some time ago is still good, for calls that stay open.
@@ -208,17 +243,6 @@ fn usable<'a>(token: Option<&'a str>, missing: &'static str) -> Result<&'a str> 
         return Err(invalid_token());
     }
     Ok(token)
-}
-
-async fn find_key(store: &Store, token: &str) -> Result<Auth> {
-    let digest = token_digest(token);
-    let key = store.find_api_key(&digest).await?.ok_or_else(invalid_token)?;
-    Ok(Auth {
-        tenant: key.tenant,
-        role: key.role,
-        databases: key.databases,
-        credential: Credential::Key(digest),
-    })
 }
 
 pub(super) fn invalid_token() -> Error {

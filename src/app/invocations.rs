@@ -1,11 +1,11 @@
 //! Use cases of invocations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use uuid::Uuid;
 
 use super::{
-    App, Auth, refused_for,
+    App, AppParts, Auth, refused_for,
     sources::{request_id_reused, source_not_found},
     webhooks::show_secret,
 };
@@ -37,37 +37,29 @@ impl App {
         &self,
         auth: &Auth,
         source_id: SourceId,
-        mut new: NewInvocation,
+        new: NewInvocation,
         request_id: Option<Uuid>,
     ) -> Result<Invocation> {
-        let source = self.get_source(auth, source_id).await?;
-        require_fitting_input(&source, &new)?;
-        let made_secret = self.prepare_webhook(auth, new.webhook.as_mut())?;
         let collection = new.collection.clone();
-        // A repeated request asks what became of the first one, so the collection may well be finished.
-        let answered = match request_id {
-            Some(id) => {
-                self.0
-                    .store
-                    .find_create_request(auth.tenant(), source.id, &new, id)
-                    .await?
-            }
-            None => None,
-        };
-        let outcome = match answered {
-            Some(outcome) => outcome,
+        let known = self.2.get(source_id).filter(|source| {
+            source.tenant == *auth.tenant() && auth.require_database(&source.database).is_ok()
+        });
+        let outcome = match known {
             None => {
-                self.require_collection_open(auth, &source, &new).await?;
-                let token = self.sealed_chroma_token(auth)?;
-                self.0
-                    .store
-                    .create_invocation(auth.tenant(), &source, new, request_id, token)
-                    .await?
+                let source = Arc::new(self.get_source(auth, source_id).await?);
+                self.2.remember(&source);
+                self.create_from(auth, &source, new, request_id).await
+            }
+            Some(source) => {
+                let outcome = self.create_from(auth, &source, new, request_id).await;
+                if !matches!(outcome, Ok(CreateInvocation::Created(_))) {
+                    self.require_source_still(auth, source_id).await?;
+                }
+                outcome
             }
         };
-        match outcome {
-            CreateInvocation::Created(mut invocation) => {
-                show_secret(&mut invocation.webhook, made_secret);
+        match outcome? {
+            CreateInvocation::Created(invocation) => {
                 self.0.changes.changed(invocation.id);
                 self.0.work.wake();
                 Ok(invocation)
@@ -85,6 +77,43 @@ impl App {
             CreateInvocation::RequestIdReused => Err(request_id_reused()),
             CreateInvocation::SourceGone => Err(source_not_found(source_id)),
         }
+    }
+
+    async fn create_from(
+        &self,
+        auth: &Auth,
+        source: &Source,
+        mut new: NewInvocation,
+        request_id: Option<Uuid>,
+    ) -> Result<CreateInvocation> {
+        require_fitting_input(source, &new)?;
+        let made_secret = self.prepare_webhook(auth, new.webhook.as_mut())?;
+        let store = &self.0.store;
+        // A repeated request asks what became of the first one, so the collection may well be finished.
+        if let Some(id) = request_id
+            && let Some(answered) = store
+                .find_create_request(auth.tenant(), source.id, &new, id)
+                .await?
+        {
+            return Ok(answered);
+        }
+        self.require_collection_open(auth, source, &new).await?;
+        let token = self.sealed_chroma_token(auth)?;
+        let created = store.create_invocation(auth.tenant(), source, new, request_id, token);
+        let mut created = created.await?;
+        if let CreateInvocation::Created(invocation) = &mut created {
+            show_secret(&mut invocation.webhook, made_secret);
+        }
+        Ok(created)
+    }
+
+    /// Looks up a source that was only remembered: that it is gone comes before whatever else is in the way.
+    async fn require_source_still(&self, auth: &Auth, id: SourceId) -> Result<()> {
+        let found = self.get_source(auth, id).await;
+        if found.is_err() {
+            self.2.forget(id);
+        }
+        found.map(drop)
     }
 
     /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more. A database
@@ -117,14 +146,25 @@ impl App {
     /// # Errors
     /// INVOCATION_NOT_FOUND; DATABASE_FORBIDDEN when it is in a database that the key is not bound to.
     pub async fn get_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
-        let invocation = self
-            .0
-            .store
-            .get_invocation(&auth.tenant_scope(), id)
-            .await?
-            .ok_or_else(|| invocation_not_found(id))?;
-        auth.require_database(&invocation.database)?;
-        Ok(invocation)
+        let found = self.0.store.get_invocation(&auth.tenant_scope(), id).await?;
+        visible(auth, id, found)
+    }
+
+    /// [`App::authenticate`] and [`App::get_invocation`] in one: the call that comes most often, of every
+    /// client that polls, reads key and invocation in one turn.
+    ///
+    /// # Errors
+    /// Those of both.
+    pub async fn authenticate_and_get_invocation(
+        &self,
+        token: Option<&str>,
+        id: InvocationId,
+    ) -> Result<Invocation> {
+        let AppParts {
+            authenticator, store, ..
+        } = &*self.0;
+        let (auth, found) = authenticator.authenticate_for(token, id, store).await?;
+        visible(&auth, id, found)
     }
 
     /// Lists invocations.
@@ -209,6 +249,13 @@ impl App {
             .latest_invocations_by_keys(&auth.scope(), source_id, object_keys)
             .await?)
     }
+}
+
+/// An invocation of the caller's tenant, if the caller reaches its database.
+fn visible(auth: &Auth, id: InvocationId, found: Option<Invocation>) -> Result<Invocation> {
+    let invocation = found.ok_or_else(|| invocation_not_found(id))?;
+    auth.require_database(&invocation.database)?;
+    Ok(invocation)
 }
 
 fn require_fitting_input(source: &Source, new: &NewInvocation) -> Result<()> {

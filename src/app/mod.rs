@@ -1,14 +1,15 @@
 //! The use cases. Both transports call these and nothing below them.
 //!
-//! Every use case takes an [`Auth`] value first. Requests arrive as domain values that were checked at
-//! the edge; what is left to check here needs the database or the Chroma server. Absent on purpose:
-//! wire types and status codes.
+//! Every use case takes an [`Auth`] value first, but for the one that finds it out on its way. Requests
+//! arrive as domain values that were checked at the edge; what is left to check here needs the database
+//! or the Chroma server. Absent on purpose: wire types and status codes.
 
 pub mod auth;
 mod collections;
 pub mod documents;
 mod identity;
 pub mod invocations;
+mod known_sources;
 pub mod sources;
 pub mod watch;
 mod webhooks;
@@ -17,6 +18,7 @@ use std::{borrow::Cow, sync::Arc};
 
 pub use auth::{Auth, Authenticator};
 use collections::CollectionChecks;
+use known_sources::KnownSources;
 
 use crate::{
     domain::{embedding::ModelCatalog, names::DatabaseName},
@@ -52,12 +54,12 @@ pub struct AppParts {
 
 /// The application: a cheap handle to [`AppParts`].
 #[derive(Debug, Clone)]
-pub struct App(Arc<AppParts>, CollectionChecks);
+pub struct App(Arc<AppParts>, CollectionChecks, Arc<KnownSources>);
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Self {
-        Self(Arc::new(parts), CollectionChecks::default())
+        Self(Arc::new(parts), CollectionChecks::default(), Arc::default())
     }
 
     /// Finds out who calls; see [`Authenticator::authenticate`].

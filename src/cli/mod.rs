@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. `anyhow` is used here and
 //! nowhere below: what reaches this layer is for a person to read.
 
+mod follow;
 mod keys;
 mod migrate;
 mod openapi;
@@ -11,6 +12,7 @@ mod remote;
 mod search;
 mod serve;
 mod sync;
+mod view;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};

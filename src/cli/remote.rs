@@ -1,31 +1,23 @@
 //! The server that `sync` and `watch` talk to, through the same contract as any other client.
 
-use std::{collections::HashMap, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::HashMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tonic::{
-    Code, Request, Status,
+    Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
 use tonic_types::StatusExt;
 
-use super::output;
 use crate::{
-    proto::{
-        self, invocation::State, invocation_service_client::InvocationServiceClient,
-        source_service_client::SourceServiceClient,
-    },
+    proto::{invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient},
     token::TOKEN_HEADER,
 };
 
-/// Tries to reach a server that went away during a watch.
-const MAX_RECONNECTS: u32 = 60;
-const RECONNECT_DELAY: Duration = Duration::from_secs(1);
-
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Remote {
     /// URL of the chroma-sync server.
     #[arg(long, env = "CHROMA_SYNC_SERVER", default_value = "http://127.0.0.1:50051")]
@@ -94,66 +86,6 @@ impl Remote {
 
     pub(super) fn invocations(&self) -> anyhow::Result<InvocationServiceClient<Service>> {
         Ok(InvocationServiceClient::new(self.service()?))
-    }
-
-    /// Follows an invocation to its end, over restarts of the server, and prints each message.
-    pub(super) async fn follow(
-        &self,
-        invocation_id: &str,
-        mut show: impl FnMut(&proto::WatchInvocationResponse),
-    ) -> anyhow::Result<ExitCode> {
-        let mut client = self.invocations()?;
-        let mut after_revision = None;
-        let mut last_state = State::Unspecified;
-        let mut failures = 0;
-        loop {
-            let request = proto::WatchInvocationRequest {
-                invocation_id: invocation_id.to_owned(),
-                after_revision,
-            };
-            let ended = async {
-                let mut stream = client.watch_invocation(request).await?.into_inner();
-                while let Some(message) = stream.message().await? {
-                    failures = 0;
-                    after_revision = Some(message.revision);
-                    if let Some(invocation) = &message.invocation {
-                        last_state = invocation.state();
-                    }
-                    show(&message);
-                }
-                Ok::<(), Status>(())
-            };
-            match ended.await {
-                Ok(()) => return Ok(exit_code(last_state)),
-                Err(status) if is_passing(&status) && failures < MAX_RECONNECTS => {
-                    failures += 1;
-                    output::error(&format!(
-                        "watch interrupted ({}); connecting again",
-                        status.message()
-                    ));
-                    tokio::time::sleep(RECONNECT_DELAY).await;
-                }
-                Err(status) => return Err(explain(&status)),
-            }
-        }
-    }
-}
-
-/// Whether a watch that ended so may be taken up again.
-fn is_passing(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-    )
-}
-
-/// 0 complete, 2 failed, 3 cancelled.
-fn exit_code(state: State) -> ExitCode {
-    match state {
-        State::Complete => ExitCode::SUCCESS,
-        State::Failed => ExitCode::from(2),
-        State::Cancelled => ExitCode::from(3),
-        State::Unspecified | State::Pending | State::Processing => ExitCode::FAILURE,
     }
 }
 

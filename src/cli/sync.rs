@@ -6,9 +6,10 @@ use clap::Args;
 use tonic::Code;
 
 use super::{
+    follow::follow_one,
     output,
     remote::{Remote, error_metadata, explain},
-    watch::print_line,
+    view::View,
 };
 use crate::proto;
 
@@ -34,6 +35,9 @@ pub(super) struct Arguments {
     /// Embedding model, as owner/name; without it the server's default.
     #[arg(long)]
     model: Option<String>,
+    /// Print one JSON object a message of the watch.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     remote: Remote,
 }
@@ -44,7 +48,11 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     output::line(&format!("source {source_id}"));
     let invocation_id = create_invocation(&arguments, source_id).await?;
     output::line(&format!("invocation {invocation_id}"));
-    arguments.remote.follow(&invocation_id, print_line).await
+    let mut view = View::new(arguments.json);
+    follow_one(&arguments.remote, &invocation_id, |message| {
+        view.show_one(message)
+    })
+    .await
 }
 
 /// Creating a source that exists answers with its id, which is just as good here.

@@ -14,6 +14,7 @@ use crate::{
     error::{Error, FieldViolation},
     proto::{self, invocation_service_server::InvocationService},
     store::DocumentPage,
+    token,
 };
 
 /// What a watch answers.
@@ -59,14 +60,16 @@ impl InvocationService for Invocations {
         &self,
         request: Request<proto::GetInvocationRequest>,
     ) -> Result<Response<proto::Invocation>, Status> {
-        let auth = authenticate(&self.app, &request).await?;
-        let proto::GetInvocationRequest { invocation_id: id } = request.into_inner();
-        let found = self
-            .app
-            .get_invocation(&auth, invocation_id(&id)?)
-            .await
-            .map_err(from_error)?;
-        Ok(Response::new(found.into()))
+        let id = match invocation_id(&request.get_ref().invocation_id) {
+            Ok(id) => id,
+            Err(refusal) => {
+                authenticate(&self.app, &request).await?;
+                return Err(refusal);
+            }
+        };
+        let token = token::from_headers(request.metadata().as_ref());
+        let found = self.app.authenticate_and_get_invocation(token, id).await;
+        Ok(Response::new(found.map_err(from_error)?.into()))
     }
 
     async fn list_invocations(

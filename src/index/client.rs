@@ -161,19 +161,11 @@ impl ChromaClient {
         database: &DatabaseName,
         name: &CollectionName,
     ) -> Result<Option<Collection>, IndexError> {
-        let url = self.database_url(tenant, database, &["collections", name.as_str()]);
-        match self
-            .transport
-            .call::<CollectionBody>(Call::get("get collection", url))
-            .await
-        {
-            Ok(body) => Ok(Some(body.into_collection(tenant, database))),
-            Err(IndexError::Rejected { status: 404, .. }) => {
-                self.require_database(tenant, database).await?;
-                Ok(None)
-            }
-            Err(error) => Err(self.in_database(tenant, database, error).await),
+        let found = self.look_collection_up(tenant, database, name).await?;
+        if found.is_none() {
+            self.require_database(tenant, database).await?;
         }
+        Ok(found)
     }
 
     /// Whether the collection holds a finished sync. False also when there is no such collection or no such
@@ -184,11 +176,22 @@ impl ChromaClient {
         database: &DatabaseName,
         name: &CollectionName,
     ) -> Result<bool, IndexError> {
+        let found = self.look_collection_up(tenant, database, name).await?;
+        Ok(found.is_some_and(|collection| collection.is_finished()))
+    }
+
+    /// The collection with this name; none when it or its database does not exist.
+    async fn look_collection_up(
+        &self,
+        tenant: &TenantName,
+        database: &DatabaseName,
+        name: &CollectionName,
+    ) -> Result<Option<Collection>, IndexError> {
         let url = self.database_url(tenant, database, &["collections", name.as_str()]);
         let call = Call::get("get collection", url);
         match self.transport.call::<CollectionBody>(call).await {
-            Ok(body) => Ok(body.into_collection(tenant, database).is_finished()),
-            Err(IndexError::Rejected { status: 404, .. }) => Ok(false),
+            Ok(body) => Ok(Some(body.into_collection(tenant, database))),
+            Err(IndexError::Rejected { status: 404, .. }) => Ok(None),
             Err(error) => Err(self.in_database(tenant, database, error).await),
         }
     }

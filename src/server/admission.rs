@@ -9,12 +9,13 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use http::Uri;
 use tokio::sync::Semaphore;
 
 use super::{grpc_answer, is_grpc};
 use crate::{
     error::{Error, Reason},
-    grpc::deadline,
+    grpc::{self, deadline},
     rest,
 };
 
@@ -41,31 +42,65 @@ impl Admission {
     }
 }
 
-/// Runs a request within the limits. One that is not answered in time is dropped with all its work.
-pub(super) async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
-    let speaks_grpc = is_grpc(&request);
-    let Ok(_permit) = admission.permits.try_acquire() else {
-        if !speaks_grpc {
-            return rest::overloaded();
+impl Admission {
+    /// Answers a request within the limits. One that is not answered in time is dropped with all its work.
+    pub(super) async fn answer(&self, caller: Caller, answer: impl Future<Output = Response>) -> Response {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            if !caller.speaks_grpc {
+                return rest::overloaded();
+            }
+            let error = Error::new(
+                Reason::TooManyRequests,
+                "the server is at its limit of requests; try again",
+            );
+            return grpc_answer(&error.with_retry_after(SHED_DELAY));
+        };
+        let allowed = caller.timeout.map_or(self.timeout, |asked| {
+            let early = asked - AHEAD_OF_DEADLINE.min(asked / 2);
+            early.min(self.timeout)
+        });
+        match tokio::time::timeout(allowed, answer).await {
+            Ok(response) if caller.speaks_grpc => explained(&caller.uri, response),
+            Ok(response) => response,
+            Err(_) if caller.speaks_grpc && allowed < self.timeout => grpc_answer(&deadline::exceeded()),
+            Err(_) if caller.speaks_grpc => grpc_answer(&Error::new(
+                Reason::DeadlineExceeded,
+                "the call took longer than the server allows",
+            )),
+            Err(_) => rest::timed_out(),
         }
-        let error = Error::new(
-            Reason::TooManyRequests,
-            "the server is at its limit of requests; try again",
-        );
-        return grpc_answer(&error.with_retry_after(SHED_DELAY));
-    };
-    let asked = deadline::timeout(request.headers()).filter(|_| speaks_grpc);
-    let allowed = asked.map_or(admission.timeout, |asked| {
-        let early = asked - AHEAD_OF_DEADLINE.min(asked / 2);
-        early.min(admission.timeout)
-    });
-    match tokio::time::timeout(allowed, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) if speaks_grpc && allowed < admission.timeout => grpc_answer(&deadline::exceeded()),
-        Err(_) if speaks_grpc => grpc_answer(&Error::new(
-            Reason::DeadlineExceeded,
-            "the call took longer than the server allows",
-        )),
-        Err(_) => rest::timed_out(),
+    }
+}
+
+/// What of a request decides how it is answered.
+pub(super) struct Caller {
+    speaks_grpc: bool,
+    /// How long it waits, if it said so.
+    timeout: Option<Duration>,
+    uri: Uri,
+}
+
+impl Caller {
+    pub(super) fn of<B>(request: &http::Request<B>) -> Self {
+        let speaks_grpc = is_grpc(request);
+        Self {
+            speaks_grpc,
+            timeout: deadline::timeout(request.headers()).filter(|_| speaks_grpc),
+            uri: request.uri().clone(),
+        }
+    }
+}
+
+/// [`Admission::answer`] as a layer.
+pub(super) async fn admit(State(admission): State<Admission>, request: Request, next: Next) -> Response {
+    let caller = Caller::of(&request);
+    admission.answer(caller, next.run(request)).await
+}
+
+/// Errors that tonic makes before a method runs get the details that all others have.
+fn explained(uri: &Uri, response: Response) -> Response {
+    match grpc::status::explain(uri.path(), response.headers()) {
+        Some(error) => grpc_answer(&error),
+        None => response,
     }
 }

@@ -3,17 +3,19 @@
 //! tonic's server carries the router, because it sets HTTP/2 limits and keepalive that `axum::serve`
 //! does not. The gRPC routes bring a fallback of their own inside the gRPC-Web layer; the router's
 //! fallback here replaces it, so that an unknown path answers in the form its caller speaks.
+//!
+//! Native gRPC goes past the router's layers (see `surfaces`): they are for pages and REST.
 
 mod admission;
+mod surfaces;
 mod tls;
 
 use std::time::Duration;
 
 use axum::{
-    Router,
     body::Body,
     extract::Request,
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
 };
 use futures::FutureExt;
@@ -21,18 +23,18 @@ use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Server, server::TcpIncoming},
-};
+use tonic::transport::{Server, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
 use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowHeaders, CorsLayer},
 };
 
-use self::admission::{Admission, admit};
 pub use self::tls::{TlsError, acceptor};
+use self::{
+    admission::{Admission, admit},
+    surfaces::Surfaces,
+};
 use crate::{app::App, error::Error, grpc, rest};
 
 /// What the server needs to be told; meanings in `config/default.toml`.
@@ -70,21 +72,23 @@ pub async fn serve(
     acceptor: Option<TlsAcceptor>,
     drain: CancellationToken,
 ) -> Result<(), ServerError> {
-    let (router, reporter) = router(app, &options).await?;
-    let serving = Server::builder()
+    let (surfaces, reporter) = surfaces(app, &options).await?;
+    let server = Server::builder()
         .accept_http1(true)
         .max_concurrent_streams(Some(options.max_concurrent_streams))
         .http2_keepalive_interval(Some(options.keepalive_interval))
-        .http2_keepalive_timeout(Some(options.keepalive_timeout))
-        .add_routes(Routes::from(router));
+        .http2_keepalive_timeout(Some(options.keepalive_timeout));
     let drained = report_drain(drain.clone(), reporter);
     let serving = match acceptor {
-        Some(acceptor) => serving
-            .serve_with_incoming_shutdown(tls::incoming(listener, acceptor), drained)
+        Some(acceptor) => server
+            .serve_with_incoming_shutdown(surfaces, tls::incoming(listener, acceptor), drained)
             .boxed(),
-        None => serving
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), drained)
-            .boxed(),
+        None => {
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            server
+                .serve_with_incoming_shutdown(surfaces, incoming, drained)
+                .boxed()
+        }
     };
     let deadline = async {
         drain.cancelled().await;
@@ -105,26 +109,28 @@ async fn report_drain(drain: CancellationToken, reporter: HealthReporter) {
     grpc::report_draining(&reporter).await;
 }
 
-async fn router(app: App, options: &ServerOptions) -> Result<(Router, HealthReporter), grpc::BuildError> {
+async fn surfaces(app: App, options: &ServerOptions) -> Result<(Surfaces, HealthReporter), grpc::BuildError> {
     let ServerOptions {
         max_request_bytes, ..
     } = *options;
     let (services, reporter) = grpc::routes(app.clone(), grpc::GrpcOptions { max_request_bytes }).await?;
+    let services = services.prepare().into_axum_router();
     let admission = Admission::new(options.max_concurrent_requests, options.request_timeout);
-    let admit = middleware::from_fn_with_state(admission, admit);
-    let grpc_routes = services
-        .prepare()
-        .into_axum_router()
-        .layer(middleware::from_fn(explain))
+    let admit = middleware::from_fn_with_state(admission.clone(), admit);
+    let for_pages = services
+        .clone()
         .layer(admit.clone())
         .layer(tonic_web::GrpcWebLayer::new())
         .layer(cors());
     let rest_routes = rest::router(app, rest::RestOptions { max_request_bytes }).layer(admit);
-    let router = grpc_routes
+    let router = for_pages
         .merge(rest_routes)
         .fallback(not_found)
         .layer(CatchPanicLayer::custom(answer_panic));
-    Ok((router, reporter))
+    Ok((
+        Surfaces::new(services.fallback(not_found), admission, router),
+        reporter,
+    ))
 }
 
 /// gRPC-Web from any page: the token is a header that a page has to know, never a cookie.
@@ -144,16 +150,6 @@ fn cors() -> CorsLayer {
         .max_age(Duration::from_secs(86_400))
 }
 
-/// Errors that tonic makes before a method runs get the details that all others have.
-async fn explain(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
-    match grpc::status::explain(&path, response.headers()) {
-        Some(error) => grpc_answer(&error),
-        None => response,
-    }
-}
-
 async fn not_found(request: Request) -> Response {
     if is_grpc(&request) {
         return grpc_answer(&grpc::status::not_served(request.uri().path()));
@@ -161,7 +157,7 @@ async fn not_found(request: Request) -> Response {
     rest::not_found(request.uri())
 }
 
-fn is_grpc(request: &Request) -> bool {
+fn is_grpc<B>(request: &http::Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
 }
@@ -173,10 +169,13 @@ fn grpc_answer(error: &Error) -> Response {
 /// A panic is a fault of ours like any other. Which surface it hit is not known any more; the JSON body
 /// and its status serve both, since gRPC clients map 500 to UNKNOWN.
 fn answer_panic(payload: Box<dyn std::any::Any + Send>) -> Response {
-    let text = payload
+    rest::panicked(&panic_text(payload.as_ref()))
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    payload
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    rest::panicked(&text)
+        .unwrap_or_else(|| "no message".to_owned())
 }

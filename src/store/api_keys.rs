@@ -14,13 +14,16 @@ use super::{
     coalesce::{Answer, distinct, in_order},
     entities::api_key,
     error::StoreError,
+    invocations,
     paging::padded,
     reader::Reader,
+    scope::Scope,
     stored::{corrupt, decode, encode},
 };
 use crate::domain::{
     api_key::{ApiKey, NewApiKey, Role},
-    ids::ApiKeyId,
+    ids::{ApiKeyId, InvocationId},
+    invocation::Invocation,
     names::{DatabaseName, TenantName},
     time::Timestamp,
 };
@@ -102,14 +105,54 @@ impl Store {
         let found = self
             .within(self.inner.coalesced.api_keys.call(*token_sha256))
             .await?;
-        // In constant time, and whatever became of the call on its way through the batch: only the key of
-        // this very token opens anything.
-        Ok(found.and_then(|(digest, key)| bool::from(digest.ct_eq(token_sha256)).then_some(key)))
+        Ok(found.and_then(|key| of_token(key, token_sha256)))
     }
+
+    /// The key of a token like [`Store::find_api_key`], together with the invocation with this id if it is
+    /// of the key's tenant: what would be two turns takes one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn find_api_key_and_invocation(
+        &self,
+        token_sha256: &[u8; 32],
+        id: InvocationId,
+    ) -> Result<Option<(ApiKey, Option<Invocation>)>, StoreError> {
+        let call = self.inner.coalesced.keyed_invocations.call((*token_sha256, id));
+        let (key, invocation) = self.within(call).await?;
+        Ok(key.and_then(|key| of_token(key, token_sha256)).map(|key| {
+            let scope = Scope::tenant(key.tenant.clone());
+            let visible = invocation.filter(|found| scope.includes(&found.tenant, &found.database));
+            (key, visible)
+        }))
+    }
+}
+
+/// In constant time, and whatever became of the call on its way through the batch: only the key of this very
+/// token opens anything.
+fn of_token((digest, key): FoundKey, token_sha256: &[u8; 32]) -> Option<ApiKey> {
+    bool::from(digest.ct_eq(token_sha256)).then_some(key)
 }
 
 /// A key with the digest of its token.
 pub(super) type FoundKey = ([u8; 32], ApiKey);
+
+/// A key with the invocation that was asked for.
+pub(super) type FoundKeyAndInvocation = (Option<FoundKey>, Option<Invocation>);
+
+/// The keys of tokens that may be used now, and an invocation for each, whoever owns it.
+pub(super) fn find_with_invocations<'a>(
+    reader: &'a Reader,
+    wanted: &'a [([u8; 32], InvocationId)],
+) -> BoxFuture<'a, Result<Vec<Answer<FoundKeyAndInvocation>>, StoreError>> {
+    Box::pin(async move {
+        let (digests, ids): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
+        let (keys, invocations) =
+            futures::future::try_join(find(reader, &digests), invocations::find(reader, &ids)).await?;
+        let pairs = keys.into_iter().zip(invocations);
+        Ok(pairs.map(|(key, invocation)| Ok((key?, invocation?))).collect())
+    })
+}
 
 /// The keys of tokens that may be used now.
 pub(super) fn find<'a>(
@@ -134,7 +177,7 @@ pub(super) fn find<'a>(
             let digest = digest.map_err(|_| corrupt("api_keys.token_sha256", row.id))?;
             found.insert(digest, read(row).map(|key| (digest, key)));
         }
-        Ok(in_order(digests, &found))
+        Ok(in_order(digests, found))
     })
 }
 

@@ -113,14 +113,20 @@ async fn take<I, T>(queue: &Mutex<mpsc::Receiver<Call<I, T>>>, calls: &mut Vec<C
     let mut queue = queue.lock().await;
     let first = queue.recv_many(calls, MAX_BATCH).await;
     // Requests come in bursts, and the first call wakes this task at once: whoever is about to call as
-    // well goes first.
-    tokio::task::yield_now().await;
-    while calls.len() < MAX_BATCH
-        && let Ok(call) = queue.try_recv()
-    {
-        calls.push(call);
+    // well goes first, as long as each round of the other tasks brings more. Where nothing else is to be
+    // done, a round takes no time.
+    loop {
+        let before = calls.len();
+        tokio::task::yield_now().await;
+        while calls.len() < MAX_BATCH
+            && let Ok(call) = queue.try_recv()
+        {
+            calls.push(call);
+        }
+        if calls.len() == before || calls.len() == MAX_BATCH {
+            return first;
+        }
     }
-    first
 }
 
 /// The inputs without repetitions.
@@ -136,11 +142,20 @@ pub(super) fn distinct<I: Copy + Eq + Hash>(inputs: &[I]) -> Vec<I> {
 /// An answer for each input: what was found for it, or none.
 pub(super) fn in_order<I: Eq + Hash, T: Clone>(
     inputs: &[I],
-    found: &HashMap<I, Answer<T>>,
+    mut found: HashMap<I, Answer<T>>,
 ) -> Vec<Answer<Option<T>>> {
+    // Only what several asked for needs copies.
+    let once_each = found.len() == inputs.len();
     inputs
         .iter()
-        .map(|input| found.get(input).cloned().transpose())
+        .map(|input| {
+            let answer = if once_each {
+                found.remove(input)
+            } else {
+                found.get(input).cloned()
+            };
+            answer.transpose()
+        })
         .collect()
 }
 

@@ -11,6 +11,8 @@ use super::{StoreOptions, error::StoreError};
 
 /// Connections that read from SQLite at once. Reads are short, and more only contend for the cache.
 const SQLITE_READERS: u32 = 4;
+/// Rows that a SQLite connection reads ahead: those of a full batch of coalesced calls.
+const ROW_BUFFER: usize = 128;
 /// How often opening a SQLite file is tried while another process changes its journal mode.
 const SQLITE_OPEN_TRIES: u32 = 20;
 /// The pause between those tries.
@@ -117,7 +119,9 @@ async fn sqlite(options: &StoreOptions, access: SqliteAccess) -> Result<Database
             // With the write-ahead log, only FULL syncs each commit to the disk.
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(busy_timeout);
+            .busy_timeout(busy_timeout)
+            // The thread of a connection need not wait for its reader before a batch is complete.
+            .row_buffer_size(ROW_BUFFER);
         match access {
             SqliteAccess::Read => sqlite.pragma("query_only", "on"),
             SqliteAccess::Write => sqlite,

@@ -3,14 +3,16 @@
 //! Calls that wait together are inserted by one statement for the invocations and one for the events.
 //! The indexes decide every conflict: a row that is not inserted is asked afterwards what it ran into.
 //! When the database refuses the whole batch, for instance since the source of one was deleted, each
-//! row is tried by itself, so none suffers from another.
+//! row is tried by itself, so none suffers from another. A row that is alone from the start goes to SQLite
+//! as one script.
 
 use std::{collections::HashSet, sync::Arc};
 
 use futures::future::BoxFuture;
 use sea_orm::{
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter, QueryOrder, SqlErr,
+    ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait,
+    SqlErr, Statement,
     sea_query::OnConflict,
 };
 use uuid::Uuid;
@@ -25,7 +27,7 @@ use super::{
     sources::github_columns,
     stored::{StoredInput, StoredInvocation, StoredPlan, StoredSettings, encode},
     webhooks,
-    write::Writer,
+    write::{Script, Writer},
 };
 use crate::{
     domain::{
@@ -132,6 +134,10 @@ impl NewRow {
         .with_webhook(self.webhook.as_ref())
     }
 
+    fn created(&self, now: Timestamp) -> Answer<CreateInvocation> {
+        self.stored(now).restore().map(CreateInvocation::Created)
+    }
+
     fn invocation(&self, now: Timestamp) -> Result<invocation::ActiveModel, StoreError> {
         Ok(invocation::ActiveModel {
             id: Set(self.id.0),
@@ -171,6 +177,20 @@ impl NewRow {
                 .map(|webhook| webhook.url.as_str().to_owned())),
         })
     }
+
+    /// The event of the creation.
+    fn event<'a>(&'a self, now: Timestamp, snapshot: &'a StoredInvocation) -> NewEvent<'a> {
+        NewEvent {
+            invocation_id: self.id.0,
+            revision: 1,
+            state: StateName::Pending,
+            time: now,
+            tenant: self.tenant.as_str(),
+            source_id: Some(self.source_id.0),
+            database: self.database.as_str(),
+            snapshot,
+        }
+    }
 }
 
 /// Creates them all; the answers mean that the rows are durable.
@@ -186,9 +206,11 @@ pub(super) fn create<'a>(
         };
         let inserted = creator
             .writer
-            .write(batch, |transaction, batch| {
-                Box::pin(insert_all(transaction, batch))
-            })
+            .write_or_script(
+                batch,
+                |transaction, batch| Box::pin(insert_all(transaction, batch)),
+                script(rows),
+            )
             .await;
         let answers = match inserted {
             Ok(answers) => answers,
@@ -260,16 +282,8 @@ async fn insert_all(
     ordered.retain(|row| inserted.contains(&row.id.0));
     for rows in in_powers_of_two(&ordered) {
         let snapshots: Vec<_> = rows.iter().map(|row| row.stored(*now)).collect();
-        let events = rows.iter().zip(&snapshots).map(|(row, snapshot)| NewEvent {
-            invocation_id: row.id.0,
-            revision: 1,
-            state: StateName::Pending,
-            time: *now,
-            tenant: row.tenant.as_str(),
-            source_id: Some(row.source_id.0),
-            database: row.database.as_str(),
-            snapshot,
-        });
+        let events = rows.iter().zip(&snapshots);
+        let events = events.map(|(row, snapshot)| row.event(*now, snapshot));
         feed::record(transaction, &events.collect::<Vec<_>>()).await?;
     }
     let deliveries = ordered.iter().filter_map(|row| {
@@ -280,12 +294,42 @@ async fn insert_all(
     let mut answers = Vec::with_capacity(rows.len());
     for row in rows {
         answers.push(if inserted.contains(&row.id.0) {
-            row.stored(*now).restore().map(CreateInvocation::Created)
+            row.created(*now)
         } else {
             conflict(transaction, row).await
         });
     }
     Ok(answers)
+}
+
+/// The script that inserts a row that is alone and has no webhook.
+fn script(rows: &[Arc<NewRow>]) -> Option<Script<NewRows, Vec<Answer<CreateInvocation>>>> {
+    let is_plain = matches!(rows, [row] if row.webhook.is_none());
+    is_plain.then_some(Script {
+        statements: insert_script,
+        answer: |batch| {
+            let answers = batch.rows.iter().map(|row| row.created(batch.now));
+            Ok(answers.collect())
+        },
+    })
+}
+
+/// Fails on any conflict; then the row is inserted as one of several would be, and asked what is in its way.
+fn insert_script(batch: &NewRows) -> Result<Statement, StoreError> {
+    let mut sql = "BEGIN IMMEDIATE".to_owned();
+    let mut values = Vec::new();
+    for row in &batch.rows {
+        let invocation = invocation::Entity::insert(row.invocation(batch.now)?).build(DbBackend::Sqlite);
+        let snapshot = row.stored(batch.now);
+        let event = feed::insert(DbBackend::Sqlite, &[row.event(batch.now, &snapshot)])?;
+        for statement in [invocation, DbBackend::Sqlite.build(&event)] {
+            sql.push_str("; ");
+            sql.push_str(&statement.sql);
+            values.extend(statement.values.into_iter().flatten());
+        }
+    }
+    sql.push_str("; COMMIT");
+    Ok(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
 }
 
 /// Pieces whose lengths are powers of two, so that lists of any length need few prepared statements.

@@ -272,7 +272,7 @@ pub(super) fn find<'a>(
             found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
         }
         webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
-        Ok(in_order(ids, &found))
+        Ok(in_order(ids, found))
     })
 }
 

@@ -128,6 +128,7 @@ struct Coalesced {
     api_keys: Coalescer<[u8; 32], Option<api_keys::FoundKey>>,
     sources: Coalescer<SourceId, Option<Source>>,
     invocations: Coalescer<InvocationId, Option<Invocation>>,
+    keyed_invocations: Coalescer<([u8; 32], InvocationId), api_keys::FoundKeyAndInvocation>,
     creations: Coalescer<Arc<NewRow>, CreateInvocation>,
 }
 
@@ -145,6 +146,12 @@ impl Coalesced {
             api_keys: Coalescer::start(reader.clone(), api_keys::find, turns, limit),
             sources: Coalescer::start(reader.clone(), sources::find, turns, limit),
             invocations: Coalescer::start(reader.clone(), invocations::find, turns, limit),
+            keyed_invocations: Coalescer::start(
+                reader.clone(),
+                api_keys::find_with_invocations,
+                turns,
+                limit,
+            ),
             creations: Coalescer::start(creator, create_invocation::create, turns, limit),
         }
     }

@@ -1,7 +1,5 @@
 //! Sources: created, read, deleted, never changed.
 
-use std::collections::HashMap;
-
 use futures::future::BoxFuture;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult,
@@ -200,7 +198,7 @@ pub(super) fn find<'a>(
             .all(&reader.database)
             .await?;
         let found = rows.into_iter().map(|row| (SourceId(row.id), read(row)));
-        Ok(in_order(ids, &found.collect::<HashMap<_, _>>()))
+        Ok(in_order(ids, found.collect()))
     })
 }
 

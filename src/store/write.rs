@@ -10,6 +10,9 @@
 //! A write is a plain function over an owned input, not a closure with captures, so that it can be run
 //! again after a conflict.
 //!
+//! Each step of a transaction on SQLite is a trip to the thread of the connection and back. A write that
+//! comes often may bring a script as well, which takes one trip for all of them when the write is alone.
+//!
 //! A caller that goes away leaves the outcome open: its write may be committed or not. Whoever creates
 //! something twice by accident is caught by its request id.
 
@@ -21,7 +24,8 @@ use std::{
 
 use futures::{FutureExt, future::BoxFuture};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +34,14 @@ use super::error::StoreError;
 /// A write: everything it does happens in the transaction, and it may run more than once.
 pub(super) type Body<I, T> =
     for<'a> fn(&'a DatabaseTransaction, &'a I) -> BoxFuture<'a, Result<T, StoreError>>;
+
+/// A whole write as one list of statements, for when all goes well: one that cannot do everything must fail.
+pub(super) struct Script<I, T> {
+    /// The statements, from BEGIN to COMMIT.
+    pub(super) statements: fn(&I) -> Result<Statement, StoreError>,
+    /// The answer to a write that was done.
+    pub(super) answer: fn(&I) -> Result<T, StoreError>,
+}
 
 /// Writes that may wait for the writer task; more callers wait for room.
 const QUEUE_LENGTH: usize = 1_024;
@@ -72,6 +84,20 @@ impl Writer {
         I: Send + Sync + 'static,
         T: Send + 'static,
     {
+        self.write_or_script(input, body, None).await
+    }
+
+    /// Like [`Writer::write`]; SQLite's writer may run `script` instead, and still runs `body` when that fails.
+    pub(super) async fn write_or_script<I, T>(
+        &self,
+        input: I,
+        body: Body<I, T>,
+        script: Option<Script<I, T>>,
+    ) -> Result<T, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+    {
         match self {
             Self::Concurrent(connection) => write_alone(connection, &input, body).await,
             Self::Grouped(queue) => {
@@ -79,6 +105,7 @@ impl Writer {
                 let write = TypedWrite {
                     input,
                     body,
+                    script,
                     result: None,
                     reply,
                 };
@@ -151,6 +178,9 @@ pub(super) trait QueuedWrite: Send {
     /// Runs the write and keeps its result; true when it is to be committed.
     fn run<'a>(&'a mut self, transaction: &'a DatabaseTransaction) -> BoxFuture<'a, bool>;
 
+    /// Runs the script that stands for the write, if there is one; true when the write is durable.
+    fn run_script<'a>(&'a mut self, connection: &'a DatabaseConnection) -> BoxFuture<'a, bool>;
+
     /// Answers the caller: with the result, or with the error that ended the transaction.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 
@@ -161,6 +191,7 @@ pub(super) trait QueuedWrite: Send {
 struct TypedWrite<I, T> {
     input: I,
     body: Body<I, T>,
+    script: Option<Script<I, T>>,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -174,6 +205,28 @@ impl<I: Send + Sync, T: Send> QueuedWrite for TypedWrite<I, T> {
             let succeeded = result.is_ok();
             self.result = Some(result);
             succeeded
+        })
+    }
+
+    fn run_script<'a>(&'a mut self, connection: &'a DatabaseConnection) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let Some(script) = self.script.take() else {
+                return false;
+            };
+            let Ok(statements) = (script.statements)(&self.input) else {
+                return false;
+            };
+            match connection.execute_raw(statements).await {
+                Ok(_) => {
+                    self.result = Some((script.answer)(&self.input));
+                    true
+                }
+                Err(_) => {
+                    // A script that broke off left its transaction open; without one this is refused.
+                    connection.execute_unprepared("ROLLBACK").await.ok();
+                    false
+                }
+            }
         })
     }
 
@@ -230,6 +283,12 @@ async fn commit_some(
     writes: &mut VecDeque<Box<dyn QueuedWrite>>,
 ) -> (Batch, Result<(), StoreError>) {
     let mut batch = Vec::with_capacity(writes.len());
+    if let [only] = writes.make_contiguous()
+        && only.run_script(connection).await
+    {
+        batch.extend(writes.drain(..));
+        return (batch, Ok(()));
+    }
     let transaction = match begin(connection).await {
         Ok(transaction) => transaction,
         Err(error) => {

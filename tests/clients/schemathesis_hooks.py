@@ -31,3 +31,9 @@ def before_call(context, case, kwargs):
         case.query.pop("database_name", None)
     if "github.app_id" in case.query or "github.repository" in case.query:
         case.query["source_type"] = "github"
+    if "after_revision" in case.query:
+        case.query["after_revision"] = 0
+        case.query.setdefault("wait", "0s")
+    if "wait" in case.query:
+        # It is allowed to be long, and nothing happens meanwhile.
+        case.query["wait"] = "5ms"

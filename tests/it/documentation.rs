@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    examples::{Ended, Program, path_with_peers, python, python_stubs},
+    examples::{Ended, Program, path_with_peers, python, python_stubs, web_bundle},
     git_server::{Change, Repository},
     scenario::Scenario,
     service::{Service, project_file},
@@ -208,4 +208,143 @@ async fn the_calls_of_the_api_page_answer_as_it_says() {
     check_rest(&printed[..6], &database);
     assert_eq!(printed[6], Value::Null, "a deletion has no body");
     check_rpcs(&printed[7..], &database, str::to_owned);
+}
+
+/// Takes the values of `id` and `state` that a program prints on each line.
+async fn next_line(program: &mut Program) -> (u64, String) {
+    loop {
+        let line = program.line().await;
+        if line.is_empty() {
+            continue;
+        }
+        let value: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        return (
+            value["revision"].as_u64().unwrap(),
+            value["status"].as_str().unwrap().to_ascii_lowercase(),
+        );
+    }
+}
+
+/// The loop of the page in Python, printing one line a state.
+fn python_loop(service: &Service, call: &str) -> Command {
+    let functions = &blocks("docs/api.md", "python")[..2].join("\n\n");
+    let address = service.url.replace("http://", "");
+    let script = format!(
+        r#"{functions}
+import json, os
+from chromasync.v1.invocation_service_pb2_grpc import InvocationServiceStub
+
+stub = InvocationServiceStub(grpc.insecure_channel("{address}"))
+metadata = [("x-chroma-token", os.environ["CHROMA_SYNC_TOKEN"])]
+for message in {call}:
+    state = Invocation.State.Name(message.invocation.state).removeprefix("STATE_")
+    print(json.dumps({{"revision": message.invocation.revision, "status": state}}), flush=True)
+"#
+    );
+    let mut command = python();
+    command.args(["-c", &script]).env("PYTHONPATH", python_stubs());
+    command
+}
+
+/// The loop of the page in TypeScript, the same.
+fn typescript_loop(service: &Service, id: &str) -> Command {
+    let dist = web_bundle();
+    let [function] = &blocks("docs/api.md", "ts")[..] else {
+        panic!("docs/api.md has one block of TypeScript")
+    };
+    let function = function.replace("./generated/", "../src/generated/");
+    let program = format!(
+        r#"{function}
+import {{ connect }} from "../src/client";
+import {{ Invocation_State }} from "../src/generated/chromasync/v1/invocation_pb";
+
+const {{ invocations }} = connect("{}", process.env["CHROMA_SYNC_TOKEN"] ?? "");
+for await (const {{ revision, invocation }} of watch(invocations, "{id}")) {{
+  const status = Invocation_State[invocation!.state];
+  console.log(JSON.stringify({{ revision: Number(revision), status }}));
+}}
+"#,
+        service.url
+    );
+    let (source, bundle) = (dist.join("documented.ts"), dist.join("documented.mjs"));
+    std::fs::write(&source, program).unwrap();
+    let bundled = Command::new(dist.join("../node_modules/.bin/esbuild"))
+        .arg(&source)
+        .args([
+            "--bundle",
+            "--platform=node",
+            "--format=esm",
+            "--log-level=warning",
+        ])
+        .arg(format!("--outfile={}", bundle.display()))
+        .status()
+        .unwrap();
+    assert!(bundled.success());
+    let mut command = Command::new("node");
+    command.arg(bundle);
+    command
+}
+
+/// The loop of the page in a shell; it prints what the events have.
+fn shell_loop(service: &Service, id: &str) -> Command {
+    let blocks = blocks("docs/api.md", "sh");
+    let function = blocks
+        .iter()
+        .find(|block| block.contains("watch_events()"))
+        .unwrap();
+    let flat = "import json, sys\nfor line in sys.stdin:\n    event = json.loads(line)\n    \
+        status = event['invocation']['status']\n    \
+        print(json.dumps({'revision': event['revision'], 'status': status}), flush=True)";
+    let mut command = Command::new("bash");
+    command
+        .args(["-euo", "pipefail", "-c"])
+        .arg(format!(
+            "{}\nwatch_events {id} | python3 -c \"$0\"",
+            fit(function, service, "")
+        ))
+        .arg(flat);
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_of_the_api_page_follow_over_a_restart() {
+    let mut scenario = scenario().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    scenario.deployment = scenario
+        .deployment
+        .with("server.listen", &format!("127.0.0.1:{port}"));
+    let service = scenario.deployment.start_role("api");
+    let source = scenario.create_source(&service, "chroma-core/chroma").await;
+    let created = scenario
+        .create_invocation(&service, &source, "target")
+        .await
+        .unwrap();
+    let python_watch = python_loop(&service, &format!("watch(stub, {:?}, metadata)", created.id));
+    let commands = [
+        python_watch,
+        typescript_loop(&service, &created.id),
+        shell_loop(&service, &created.id),
+    ];
+    let mut programs = commands.map(|command| Program::start(command, &scenario.admin));
+    for program in &mut programs {
+        assert_eq!(next_line(program).await, (1, "pending".to_owned()));
+    }
+    let all = python_loop(&service, "watch_all(stub, metadata, include_live=True)");
+    let mut all = Program::start(all, &scenario.admin);
+    assert_eq!(next_line(&mut all).await, (1, "pending".to_owned()));
+
+    service.terminate();
+    service.wait();
+    let service = scenario.deployment.start_role("api");
+    scenario.cancel(&service, &created.id).await;
+    for mut program in programs {
+        assert_eq!(next_line(&mut program).await, (2, "cancelled".to_owned()));
+        let Ended { code, lines, errors } = program.end().await;
+        assert_eq!((code, lines), (Some(0), Vec::new()), "{errors}");
+    }
+    assert_eq!(next_line(&mut all).await, (2, "cancelled".to_owned()));
 }

@@ -257,6 +257,21 @@ async fn invocations_of_a_deleted_source_go_on_without_a_source_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_another_node_deleted_is_not_found_by_a_node_that_used_it() {
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let api = scenario.deployment.start_role("api");
+    let (source, _) = scenario.pending_invocation(&api).await;
+    let other = scenario.deployment.start_role("api");
+    delete(&scenario, &other, &source).await.unwrap();
+    // The first into a collection that is busy as well, the second and the third into one that is not.
+    for collection in ["target", "free", "free"] {
+        let refused = scenario.create_invocation(&api, &source, collection).await;
+        let about = ("source_id", source.as_str());
+        assert_refused(&refused.unwrap_err(), Code::NotFound, "SOURCE_NOT_FOUND", about);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_latest_invocations_of_a_repository_are_an_empty_map() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");

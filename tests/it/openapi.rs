@@ -20,12 +20,9 @@ const METHODS: [&str; 9] = [
     "GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "QUERY",
 ];
 /// Reasons that only gRPC gives.
-const NOT_OVER_REST: [Reason; 4] = [
-    Reason::InvalidPageToken,
-    Reason::RevisionAhead,
-    Reason::Draining,
-    Reason::MethodNotServed,
-];
+const NOT_OVER_REST: [Reason; 2] = [Reason::InvalidPageToken, Reason::MethodNotServed];
+/// Operations whose answers have no end: schemathesis would wait for it. `watch_events` calls them.
+const STREAMS: [&str; 2] = ["/api/v1/events", "/api/v1/invocations/{invocation_id}/events"];
 
 async fn document(rest: &RestClient) -> Value {
     let (status, document) = rest.get("/openapi.json").await;
@@ -83,7 +80,8 @@ async fn the_document_needs_no_token_and_the_command_prints_the_same() {
 async fn the_document_and_the_router_have_the_same_paths_and_methods() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
-    let rest = RestClient::new(&service, &scenario.admin);
+    // Without a token, so that the streams have an end; what is not served is refused before that.
+    let rest = RestClient::new(&service, "");
     let documented = operations(&document(&rest).await);
     let served: BTreeSet<String> = rest::paths().into_iter().map(str::to_owned).collect();
     assert_eq!(documented.keys().cloned().collect::<BTreeSet<_>>(), served);
@@ -249,7 +247,8 @@ async fn schemathesis_finds_no_answer_that_the_document_does_not_say() {
 
     // What was called is what the document has, and reached more than refusals.
     let documented = operations(&document(&RestClient::new(&service, "")).await);
-    for (path, methods) in documented {
+    let streams = |path: &String| STREAMS.contains(&path.as_str());
+    for (path, methods) in documented.into_iter().filter(|(path, _)| !streams(path)) {
         for method in methods {
             let answers = &found["answers"][format!("{method} {path}")];
             let succeeded = ["200", "201", "202", "204"].map(|status| answers[status].as_u64().unwrap_or(0));

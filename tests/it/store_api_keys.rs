@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chroma_sync::domain::{
     api_key::{NewApiKey, Role},
-    ids::ApiKeyId,
+    ids::{ApiKeyId, InvocationId},
 };
 
 use crate::harness::stores::{TestStore, database, on_both_stores, tenant};
@@ -13,6 +13,7 @@ on_both_stores! {
     a_key_is_found_by_the_digest_of_its_token_with_everything_it_was_made_with,
     a_revoked_key_is_no_longer_found_and_is_revoked_once,
     a_key_is_found_until_it_expires,
+    a_key_and_an_invocation_of_its_tenant_are_found_together,
     a_listing_shows_one_tenant_or_all,
     a_token_that_is_taken_is_refused,
 }
@@ -71,6 +72,23 @@ async fn a_key_is_found_until_it_expires(test: TestStore) {
     assert_eq!(test.store.find_api_key(&[1; 32]).await.unwrap(), Some(key));
     assert_eq!(test.clock.advance(Duration::from_millis(1)), expire_time);
     assert_eq!(test.store.find_api_key(&[1; 32]).await.unwrap(), None);
+}
+
+async fn a_key_and_an_invocation_of_its_tenant_are_found_together(test: TestStore) {
+    let store = &test.store;
+    let invocation = test.invocation(&test.source(&tenant("a")).await).await;
+    let own = store.create_api_key(new_key("a", 1)).await.unwrap();
+    let foreign = store.create_api_key(new_key("b", 2)).await.unwrap();
+    let find = async |token: u8, id| store.find_api_key_and_invocation(&[token; 32], id).await.unwrap();
+    let (id, unknown) = (invocation.id, InvocationId::generate());
+    // At once, so that they share their turns and each still gets its own answer.
+    let found = tokio::join!(find(1, id), find(2, id), find(1, unknown), find(3, id));
+    assert_eq!(found.0, Some((own.clone(), Some(invocation))));
+    assert_eq!(found.1, Some((foreign, None)));
+    assert_eq!(found.2, Some((own.clone(), None)));
+    assert_eq!(found.3, None);
+    store.revoke_api_key(own.id).await.unwrap();
+    assert_eq!(find(1, id).await, None);
 }
 
 async fn a_listing_shows_one_tenant_or_all(test: TestStore) {

@@ -69,7 +69,11 @@ impl<S: Subscriber> Layer<S> for Statements {
 impl Visit for Statements {
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
         if field.name() == "sql" {
-            self.0.lock().unwrap().insert(value.to_owned());
+            // A script has no plan of its own; its statements have.
+            let script = value.strip_prefix("BEGIN IMMEDIATE; ");
+            let script = script.and_then(|rest| rest.strip_suffix("; COMMIT"));
+            let statements = script.unwrap_or(value).split("; ").map(str::to_owned);
+            self.0.lock().unwrap().extend(statements);
         }
     }
 
@@ -254,6 +258,8 @@ async fn call_all_for_callers(test: &TestStore) {
     };
     let key = store.create_api_key(key).await.unwrap();
     store.find_api_key(&[1; 32]).await.unwrap();
+    let id = InvocationId::generate();
+    store.find_api_key_and_invocation(&[1; 32], id).await.unwrap();
     store.revoke_api_key(key.id).await.unwrap();
     // All keys of all tenants are listed for the operator alone, who has no index to wait for.
     store.list_api_keys(Some(&tenant)).await.unwrap();

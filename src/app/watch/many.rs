@@ -166,6 +166,7 @@ impl App {
             snapshots,
             ready: VecDeque::new(),
             // The first message tells where the stream begins, so nothing is lost if it breaks at once.
+            heartbeat_due: true,
             heartbeat_at: Instant::now(),
             ended: false,
         };
@@ -209,6 +210,8 @@ struct Watch {
     sequence: u64,
     snapshots: Snapshots,
     ready: VecDeque<FeedUpdate>,
+    /// Whether a heartbeat comes whatever the time: at the beginning, and after the snapshots.
+    heartbeat_due: bool,
     heartbeat_at: Instant,
     ended: bool,
 }
@@ -232,7 +235,8 @@ impl Watch {
                 self.heartbeat_at = now + period;
                 return Ok(update);
             }
-            if now >= self.heartbeat_at {
+            if self.heartbeat_due || now >= self.heartbeat_at {
+                self.heartbeat_due = false;
                 self.heartbeat_at = now + period;
                 return Ok(self.update(FeedUpdateKind::Heartbeat, None, self.sequence));
             }
@@ -266,6 +270,7 @@ impl Watch {
             );
             self.ready.push_back(update);
         }
+        self.heartbeat_due = !self.snapshots.remain();
         Ok(())
     }
 

@@ -134,7 +134,7 @@ async fn a_batch_that_hangs_is_given_up_and_the_next_one_runs() {
 fn inputs_that_repeat_are_asked_once_and_answered_each() {
     assert_eq!(distinct(&[3, 1, 3, 2, 1]), [3, 1, 2]);
     let found = HashMap::from([(1, Ok("one")), (3, Err(StoreError::TimedOut))]);
-    let answers: Vec<_> = in_order(&[3, 1, 2, 1], &found)
+    let answers: Vec<_> = in_order(&[3, 1, 2, 1], found)
         .into_iter()
         .map(Result::ok)
         .collect();

@@ -234,3 +234,59 @@ async fn a_write_whose_caller_is_gone_before_it_began_is_left_out() {
     );
     assert_eq!(fixture.numbers().await, [0, 2]);
 }
+
+/// Inserts the number and the one after it by a script; tells which way it went.
+async fn write_two(fixture: &Fixture, first: i64) -> Result<&'static str, StoreError> {
+    let script = Script {
+        statements: |first: &i64| {
+            let sql = "BEGIN IMMEDIATE; INSERT INTO numbers (n) VALUES (?); \
+                       INSERT INTO numbers (n) VALUES (?); COMMIT";
+            let values = [(*first).into(), (first + 1).into()];
+            Ok(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
+        },
+        answer: |_| Ok("by its script"),
+    };
+    let body = |_: &DatabaseTransaction, _: &i64| async { Ok("in a transaction") }.boxed();
+    fixture.writer.write_or_script(first, body, Some(script)).await
+}
+
+#[tokio::test]
+async fn a_write_alone_is_done_by_its_script() {
+    let fixture = Fixture::new().await;
+    assert_eq!(write_two(&fixture, 1).await.unwrap(), "by its script");
+    assert_eq!(write_two(&fixture, 3).await.unwrap(), "by its script");
+    assert_eq!(fixture.numbers().await, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_script_that_breaks_off_leaves_nothing_and_the_write_goes_its_usual_way() {
+    let fixture = Fixture::new().await;
+    fixture
+        .write(&Scripted::new(2, End::Well))
+        .await
+        .unwrap()
+        .unwrap();
+    // Its first insert succeeds and its second does not.
+    assert_eq!(write_two(&fixture, 1).await.unwrap(), "in a transaction");
+    assert_eq!(fixture.numbers().await, [2]);
+    assert_eq!(write_two(&fixture, 3).await.unwrap(), "by its script");
+    assert_eq!(fixture.numbers().await, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn writes_that_share_a_transaction_run_no_scripts() {
+    let fixture = Fixture::new().await;
+    let (first, first_answer) = fixture.hold().await;
+    let other = fixture.write(&Scripted::new(9, End::Well));
+    fixture.queued(1).await;
+    let scripted = write_two(&fixture, 1);
+    let release = async {
+        fixture.queued(2).await;
+        first.may_end.add_permits(1);
+    };
+    let (scripted, ()) = tokio::join!(scripted, release);
+    assert_eq!(scripted.unwrap(), "in a transaction");
+    first_answer.await.unwrap().unwrap();
+    other.await.unwrap().unwrap();
+    assert_eq!(fixture.numbers().await, [0, 9]);
+}

@@ -21,6 +21,7 @@ pub struct Gate {
 struct Shared {
     closed: AtomicBool,
     closing: Notify,
+    freezing: Notify,
 }
 
 impl Gate {
@@ -53,6 +54,12 @@ impl Gate {
         self.shared.closing.notify_waiters();
     }
 
+    /// Passes nothing on any more and says nothing: the connections stay open, as they do when a machine is
+    /// gone.
+    pub fn freeze(&self) {
+        self.shared.freezing.notify_waiters();
+    }
+
     /// Lets connections through again.
     pub fn open(&self) {
         self.shared.closed.store(false, Ordering::SeqCst);
@@ -74,8 +81,13 @@ async fn pass(mut inbound: TcpStream, target: String, shared: Arc<Shared>) {
             copy_bidirectional(&mut inbound, &mut outbound).await
         }
     };
+    let freezing = shared.freezing.notified();
+    // Pinned outside of the choice, so that what was opened stays open.
+    let mut passing = std::pin::pin!(passing);
     tokio::select! {
-        _ = passing => {}
-        () = closing => {}
+        _ = &mut passing => return,
+        () = closing => return,
+        () = freezing => {}
     }
+    shared.closing.notified().await;
 }

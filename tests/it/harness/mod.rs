@@ -1,4 +1,4 @@
-//! The real peers of the tests: Chroma, PostgreSQL, git over HTTP, and the service itself.
+//! The real peers of the tests: Chroma, PostgreSQL, git over HTTP, nginx, and the service itself.
 //!
 //! A missing peer fails the test with the command that provides it; nothing is skipped or imitated.
 
@@ -10,6 +10,8 @@ pub mod examples;
 pub mod gate;
 pub mod git_server;
 pub mod grpc_web;
+pub mod node;
+pub mod nginx;
 pub mod postgres;
 pub mod process;
 pub mod proxy;

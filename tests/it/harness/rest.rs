@@ -45,9 +45,14 @@ pub struct RestClient {
 impl RestClient {
     /// An empty token sends none.
     pub fn new(service: &Service, token: &str) -> Self {
+        Self::at(&service.url, token)
+    }
+
+    /// Calls what is at a URL, which need not be the service itself; an empty token sends none.
+    pub fn at(url: &str, token: &str) -> Self {
         Self {
             http: reqwest::Client::new(),
-            url: service.url.clone(),
+            url: url.to_owned(),
             token: token.to_owned(),
         }
     }

@@ -128,6 +128,16 @@ impl Scenario {
             .into_inner())
     }
 
+    /// Opens a watch of many invocations.
+    pub async fn watch_many(
+        &self,
+        service: &Service,
+        request: proto::WatchInvocationsRequest,
+    ) -> Result<Streaming<proto::WatchInvocationsResponse>, Status> {
+        let mut invocations = service.invocations(&self.admin);
+        Ok(invocations.watch_invocations(request).await?.into_inner())
+    }
+
     /// Cancels an invocation.
     pub async fn cancel(&self, service: &Service, id: &str) -> proto::Invocation {
         let request = proto::CancelInvocationRequest {

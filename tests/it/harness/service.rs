@@ -100,13 +100,20 @@ impl Deployment {
 
     /// Runs a subcommand against a running service and returns exit code and standard output.
     pub fn run_against(&self, service: &Service, token: &str, arguments: &[&str]) -> (Option<i32>, String) {
-        let mut command = self.command(arguments);
-        let output = command
-            .env("CHROMA_SYNC_SERVER", &service.url)
-            .env("CHROMA_SYNC_TOKEN", token)
+        let output = self
+            .client_command(&service.url, token, arguments)
             .output()
             .unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+
+    /// A subcommand that calls the service at `url`.
+    pub fn client_command(&self, url: &str, token: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(arguments);
+        command
+            .env("CHROMA_SYNC_SERVER", url)
+            .env("CHROMA_SYNC_TOKEN", token);
+        command
     }
 
     /// Creates an API key with these arguments of `keys create`; returns the token.
@@ -212,12 +219,17 @@ impl Interceptor for Token {
     }
 }
 
+/// A connection to a URL that sends a token with each call; an empty one sends none.
+pub fn channel(url: &str, token: &str) -> Authenticated {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect_lazy();
+    let token = (!token.is_empty()).then(|| token.parse().unwrap());
+    InterceptedService::new(channel, Token(token))
+}
+
 impl Service {
     /// A connection that sends a token with each call; an empty one sends none.
     pub fn channel(&self, token: &str) -> Authenticated {
-        let channel = Endpoint::from_shared(self.url.clone()).unwrap().connect_lazy();
-        let token = (!token.is_empty()).then(|| token.parse().unwrap());
-        InterceptedService::new(channel, Token(token))
+        channel(&self.url, token)
     }
 
     /// A client of `SourceService`; an empty token sends none.
