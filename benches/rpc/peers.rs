@@ -82,6 +82,7 @@ struct Bare(proto::Invocation);
 #[tonic::async_trait]
 impl InvocationService for Bare {
     type WatchInvocationStream = futures::stream::Empty<Result<proto::WatchInvocationResponse, Status>>;
+    type WatchInvocationsStream = futures::stream::Empty<Result<proto::WatchInvocationsResponse, Status>>;
 
     async fn get_invocation(
         &self,
@@ -129,6 +130,13 @@ impl InvocationService for Bare {
         &self,
         _request: Request<proto::WatchInvocationRequest>,
     ) -> Result<Response<Self::WatchInvocationStream>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    async fn watch_invocations(
+        &self,
+        _request: Request<proto::WatchInvocationsRequest>,
+    ) -> Result<Response<Self::WatchInvocationsStream>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 }

@@ -24,7 +24,11 @@ use crate::harness::{
 };
 
 /// Limits that the largest measurement needs; everything else is as configured by default.
-const OPTIONS: &[(&str, &str)] = &[("watch.max_streams", "60000"), ("log.filter", "warn")];
+const OPTIONS: &[(&str, &str)] = &[
+    ("watch.max_streams", "60000"),
+    ("watch.max_streams_per_key", "60000"),
+    ("log.filter", "warn"),
+];
 /// Invocations that are created at a time.
 const IN_FLIGHT: usize = 128;
 

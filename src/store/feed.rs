@@ -17,7 +17,7 @@
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, ExprTrait,
     QueryFilter, QueryOrder, QuerySelect, Statement,
-    sea_query::{Alias, Expr, Query},
+    sea_query::{Alias, Expr, InsertStatement, Query},
 };
 use uuid::Uuid;
 
@@ -215,6 +215,13 @@ pub(super) async fn record(
     transaction: &DatabaseTransaction,
     events: &[NewEvent<'_>],
 ) -> Result<(), StoreError> {
+    let insert = insert(transaction.get_database_backend(), events)?;
+    transaction.execute(&insert).await?;
+    Ok(())
+}
+
+/// The statement that writes events.
+pub(super) fn insert(backend: DbBackend, events: &[NewEvent<'_>]) -> Result<InsertStatement, StoreError> {
     let mut insert = Query::insert();
     insert.into_table(invocation_event::Entity).columns([
         Column::InvocationId,
@@ -227,7 +234,7 @@ pub(super) async fn record(
         Column::DatabaseName,
         Column::Sequence,
     ]);
-    let in_order = transaction.get_database_backend() == DbBackend::Sqlite;
+    let in_order = backend == DbBackend::Sqlite;
     for (position, event) in (1_i64..).zip(events) {
         let sequence = in_order.then(|| newest().add(position));
         insert.values_panic([
@@ -244,8 +251,7 @@ pub(super) async fn record(
             sequence.unwrap_or_else(|| Expr::value(None::<i64>)),
         ]);
     }
-    transaction.execute(&insert).await?;
-    Ok(())
+    Ok(insert)
 }
 
 /// The place of the newest event, inside a statement.

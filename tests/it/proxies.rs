@@ -8,6 +8,7 @@ use serde_json::json;
 use tonic::Code;
 
 use crate::harness::{
+    event_stream::Curl,
     nginx::Nginx,
     rest::RestClient,
     scenario::{Scenario, states, to_the_end},
@@ -87,4 +88,43 @@ async fn rest_goes_through_proxy_pass() {
     let (status, another) = proxied.post(&path, &body).await;
     assert_eq!(status, 201, "{another}");
     assert_ne!(another["invocation_id"], json!(created.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_long_polls_go_through_proxy_pass_without_being_held_back() {
+    let mut scenario = Scenario::new(Backend::Sqlite).await;
+    scenario.deployment = scenario.deployment.with("watch.heartbeat_seconds", "1");
+    let service = scenario.deployment.start_role("api");
+    // With the lines of the page, and as nginx comes.
+    let documented = ["proxy_http_version 1.1;", "proxy_set_header Connection \"\";"];
+    let source = scenario.create_source(&service, "owner/name").await;
+    for (number, lines) in [&documented[..], &[]].into_iter().enumerate() {
+        let nginx = Nginx::start(&service.url, lines);
+        let collection = format!("collection-{number}");
+        let created = scenario
+            .create_invocation(&service, &source, &collection)
+            .await
+            .unwrap();
+        let path = format!("{}/api/v1/invocations/{}", nginx.rest_url, created.id);
+        let token = [format!("x-chroma-token: {}", scenario.admin)];
+        let mut one = Curl::open(&format!("{path}/events"), &token);
+        let mut many = Curl::open(&format!("{}/api/v1/events", nginx.rest_url), &token);
+        assert_eq!(one.head().await[0], "http/1.1 200 ok");
+        assert_eq!(many.head().await[0], "http/1.1 200 ok");
+        // It is there although the stream goes on: nothing on the way waits for more.
+        assert_eq!(one.next_change().await.unwrap().event, "snapshot");
+        while many.next().await.unwrap().comments != ["heartbeat"] {}
+        let polling = RestClient::at(&nginx.rest_url, &scenario.admin);
+        let poll = format!("/api/v1/invocations/{}?wait=50s&after_revision=1", created.id);
+        let cancelling = async {
+            while one.next().await.unwrap().comments != ["heartbeat"] {}
+            scenario.cancel(&service, &created.id).await;
+        };
+        let (polled, ()) = tokio::join!(polling.get(&poll), cancelling);
+        assert_eq!((polled.0, &polled.1["revision"]), (200, &json!(2)));
+        let end = one.next_change().await.unwrap();
+        assert_eq!((end.event.as_str(), end.id.as_str()), ("state_changed", "2"));
+        assert_eq!(one.next_change().await, None);
+        assert_eq!(many.next_change().await.unwrap().data["revision"], json!(2));
+    }
 }
