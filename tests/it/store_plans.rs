@@ -37,10 +37,11 @@ use crate::harness::{
 };
 
 /// Indexes over so few rows that reading all of one is what is wanted: the work that waits or is held.
-const INDEXES_TO_READ_WHOLE: [&str; 3] = [
+const INDEXES_TO_READ_WHOLE: [&str; 4] = [
     "invocation_events_open",
     "invocations_claimable",
     "invocations_leased",
+    "webhook_deliveries_due",
 ];
 
 /// Functions without statements of their own on our tables.

@@ -21,6 +21,7 @@ on_both_stores! {
     a_lease_that_ran_out_lets_another_process_send,
     deliveries_to_busy_receivers_are_passed_by,
     claims_at_once_never_take_the_same_delivery,
+    a_state_change_at_the_moment_an_attempt_ends_is_not_missed,
 }
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -196,4 +197,41 @@ async fn claims_at_once_never_take_the_same_delivery(test: TestStore) {
     let shown = test.reload(&source.tenant, id).await;
     assert_eq!(shown.revision, 3);
     assert_eq!(shown.webhook_delivery.unwrap().state, DeliveryState::Pending);
+}
+
+async fn a_state_change_at_the_moment_an_attempt_ends_is_not_missed(test: TestStore) {
+    let source = test.source(&test.fresh_tenant()).await;
+    let scope = Scope::tenant(source.tenant.clone());
+    for n in 0..40 {
+        invocation_with_webhook(&test, &source, n, "https://example.com/").await;
+    }
+    let now = test.now();
+    let claims = test
+        .store
+        .claim_deliveries(now, LEASE, 40, Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(claims.len(), 40);
+    let mut tasks = tokio::task::JoinSet::new();
+    for claim in claims {
+        let (store, scope, id) = (test.store.clone(), scope.clone(), claim.invocation_id);
+        tasks.spawn(async move {
+            store.cancel_invocation(&scope, id).await.unwrap();
+        });
+        let store = test.store.clone();
+        tasks.spawn(async move {
+            let settled = store.settle_delivery(&claim, delivered(1, false), now).await;
+            assert_eq!(settled.unwrap(), Held::Held);
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let due = test
+        .store
+        .claim_deliveries(now, LEASE, 100, Vec::new())
+        .await
+        .unwrap();
+    assert_eq!(due.len(), 40);
+    assert!(due.iter().all(|claim| claim.revision == 2));
 }
