@@ -1,6 +1,7 @@
 //! Types and services generated from `proto/chromasync/v1`, for the server and for clients.
 //!
-//! Absent on purpose: any hand-written code. The contract and its comments live in the proto files.
+//! Absent on purpose: any hand-written code but what keeps a secret from printing. The contract and its
+//! comments live in the proto files.
 
 #[allow(
     missing_docs,
@@ -14,6 +15,13 @@ mod generated {
 }
 
 pub use generated::*;
+
+/// Prints neither the secret nor the URL, which may hold one.
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Webhook").finish_non_exhaustive()
+    }
+}
 
 /// The encoded `FileDescriptorSet` of the contract, for reflection and for tests.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

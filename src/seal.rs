@@ -8,11 +8,12 @@ use std::{
     fmt,
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
+pub use crate::secret::Sealed;
 use crate::secret::Secret;
 
 /// Bytes of a key.
@@ -51,31 +52,15 @@ pub enum SealError {
     DoesNotOpen,
 }
 
-/// A secret as it may be stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Sealed(Vec<u8>);
-
-impl Sealed {
-    /// Takes bytes that were stored.
-    pub fn from_bytes(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes to store.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-impl fmt::Debug for Sealed {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Sealed")
-    }
-}
-
 /// The key of a deployment. Clones share it.
 #[derive(Clone)]
-pub struct SealingKey(Arc<LessSafeKey>);
+pub struct SealingKey(Arc<Inner>);
+
+enum Inner {
+    Ready(LessSafeKey),
+    /// Is read, or made, when something is first sealed or opened.
+    InFile(PathBuf, OnceLock<LessSafeKey>),
+}
 
 impl fmt::Debug for SealingKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,10 +74,7 @@ impl SealingKey {
     /// # Errors
     /// [`SealError::InvalidKey`].
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
-        let mut bytes = [0; KEY_BYTES];
-        hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealError::InvalidKey)?;
-        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::InvalidKey)?;
-        Ok(Self(Arc::new(LessSafeKey::new(key))))
+        Ok(Self(Arc::new(Inner::Ready(read_key(text)?))))
     }
 
     /// Reads the key of a file, which is made with a new key and mode 0600 when it is missing.
@@ -100,28 +82,39 @@ impl SealingKey {
     /// # Errors
     /// The file cannot be read or made, holds no key, or can be read by others.
     pub fn from_file(path: &Path) -> Result<Self, SealError> {
-        let failed = |source| SealError::KeyFile {
-            path: path.to_owned(),
-            source,
-        };
-        create_key_file(path).map_err(failed)?;
-        if readable_by_others(path).map_err(failed)? {
-            return Err(SealError::KeyFileExposed {
-                path: path.to_owned(),
-            });
+        let key = Self::from_file_when_needed(path);
+        key.key()?;
+        Ok(key)
+    }
+
+    /// The key of a file that is read, or made, when something is first sealed or opened; a deployment
+    /// without secrets needs none.
+    pub fn from_file_when_needed(path: &Path) -> Self {
+        Self(Arc::new(Inner::InFile(path.to_owned(), OnceLock::new())))
+    }
+
+    fn key(&self) -> Result<&LessSafeKey, SealError> {
+        match self.0.as_ref() {
+            Inner::Ready(key) => Ok(key),
+            Inner::InFile(path, key) => match key.get() {
+                Some(key) => Ok(key),
+                None => {
+                    let read = read_key_file(path)?;
+                    Ok(key.get_or_init(|| read))
+                }
+            },
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::from_hex(&text).map_err(|_| SealError::InvalidKeyFile {
-            path: path.to_owned(),
-        })
     }
 
     /// Seals a secret for `context`, which must be given again to open it.
+    ///
+    /// # Errors
+    /// Those of the key's file.
     pub fn seal(&self, context: &str, secret: &Secret) -> Result<Sealed, SealError> {
         // 2^32 random nonces of 96 bits under one key repeat with a chance below 2^-32 (NIST SP 800-38D, 8.3).
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut text = secret.expose().as_bytes().to_vec();
-        self.0
+        self.key()?
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(context.as_bytes()),
@@ -132,15 +125,15 @@ impl SealingKey {
         sealed.push(VERSION);
         sealed.extend_from_slice(&nonce);
         sealed.append(&mut text);
-        Ok(Sealed(sealed))
+        Ok(Sealed::from_bytes(sealed))
     }
 
     /// Opens what [`SealingKey::seal`] made for the same context.
     ///
     /// # Errors
-    /// [`SealError::DoesNotOpen`].
+    /// [`SealError::DoesNotOpen`], and those of the key's file.
     pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, SealError> {
-        let (version, rest) = sealed.0.split_first().ok_or(SealError::DoesNotOpen)?;
+        let (version, rest) = sealed.as_bytes().split_first().ok_or(SealError::DoesNotOpen)?;
         let (nonce, text) = rest
             .split_at_checked(NONCE_LEN)
             .filter(|_| *version == VERSION)
@@ -148,12 +141,36 @@ impl SealingKey {
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::DoesNotOpen)?;
         let mut text = text.to_vec();
         let opened = self
-            .0
+            .key()?
             .open_in_place(nonce, Aad::from(context.as_bytes()), &mut text)
             .map_err(|_| SealError::DoesNotOpen)?;
         let opened = std::str::from_utf8(opened).map_err(|_| SealError::DoesNotOpen)?;
         Ok(Secret::new(opened))
     }
+}
+
+fn read_key(text: &str) -> Result<LessSafeKey, SealError> {
+    let mut bytes = [0; KEY_BYTES];
+    hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealError::InvalidKey)?;
+    let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::InvalidKey)?;
+    Ok(LessSafeKey::new(key))
+}
+
+fn read_key_file(path: &Path) -> Result<LessSafeKey, SealError> {
+    let failed = |source| SealError::KeyFile {
+        path: path.to_owned(),
+        source,
+    };
+    create_key_file(path).map_err(failed)?;
+    if readable_by_others(path).map_err(failed)? {
+        return Err(SealError::KeyFileExposed {
+            path: path.to_owned(),
+        });
+    }
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    read_key(&text).map_err(|_| SealError::InvalidKeyFile {
+        path: path.to_owned(),
+    })
 }
 
 /// Makes the file with a new key, unless it is there. Of two processes that start together, one makes it
@@ -207,12 +224,17 @@ mod tests {
         assert_eq!(key("a").open("tenant one", &sealed).unwrap(), secret);
         assert!(key("b").open("tenant one", &sealed).is_err(), "another key");
         assert!(key("a").open("tenant two", &sealed).is_err(), "another context");
-        for index in 0..sealed.0.len() {
-            let mut altered = sealed.clone();
-            altered.0[index] ^= 1;
+        let bytes = sealed.clone().into_bytes();
+        for index in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[index] ^= 1;
+            let altered = Sealed::from_bytes(altered);
             assert!(key("a").open("tenant one", &altered).is_err(), "byte {index}");
         }
-        assert!(key("a").open("", &Sealed(Vec::new())).is_err(), "nothing");
+        assert!(
+            key("a").open("", &Sealed::from_bytes(Vec::new())).is_err(),
+            "nothing"
+        );
     }
 
     #[test]
@@ -220,7 +242,7 @@ mod tests {
         let secret = Secret::new("chroma-token");
         let one = key("a").seal("t", &secret).unwrap();
         assert_ne!(one, key("a").seal("t", &secret).unwrap());
-        assert!(!one.0.windows(6).any(|window| window == b"chroma"));
+        assert!(!one.as_bytes().windows(6).any(|window| window == b"chroma"));
     }
 
     #[test]
@@ -241,6 +263,20 @@ mod tests {
         let again = SealingKey::from_file(&path).unwrap();
         assert_eq!(again.open("t", &sealed).unwrap(), Secret::new("x"));
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_file_is_made_when_it_is_first_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("encryption.key");
+        let key = SealingKey::from_file_when_needed(&path);
+        assert!(!path.exists());
+        let sealed = key.clone().seal("t", &Secret::new("x")).unwrap();
+        assert!(path.exists());
+        assert_eq!(key.open("t", &sealed).unwrap(), Secret::new("x"));
+        let nowhere = directory.path().join("missing/encryption.key");
+        let refused = SealingKey::from_file_when_needed(&nowhere).seal("t", &Secret::new("x"));
+        assert!(matches!(refused, Err(SealError::KeyFile { .. })), "{refused:?}");
     }
 
     #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! Text that never prints.
+//! Text that never prints, in the clear and sealed.
 
 use std::fmt;
 
@@ -31,5 +31,32 @@ impl fmt::Debug for Secret {
         } else {
             "Secret(set)"
         })
+    }
+}
+
+/// A secret as it may be stored; only `seal` makes one of a text, and the text of one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sealed(Vec<u8>);
+
+impl Sealed {
+    /// Takes bytes that were stored.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes to store.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The bytes that are stored.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Sealed")
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     server::{self, ServerError, ServerOptions, TlsError},
     store::{Store, StoreError, StoreOptions},
     wake::{ChangeSignal, WorkSignal},
+    webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
 
@@ -118,6 +119,7 @@ pub struct Service {
     store: Store,
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
+    webhooks: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
     relay: JoinHandle<()>,
 }
@@ -138,20 +140,29 @@ pub async fn start(
         store.migrate().await?;
     }
     let chroma = chroma_client(&config)?;
-    let sealing_key = sealing_key(&config)?;
+    let (sealing_key, egress) = (sealing_key(&config)?, Egress::parse(&config.egress.allow)?);
     let acceptor = tls_acceptor(&config)?;
     let models = config.clone();
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
     let (work, changes) = (WorkSignal::default(), ChangeSignal::default());
     let relay = tokio::spawn(relay::run(store.clone(), changes.clone(), work.clone()));
+    let webhooks = roles.worker.then(|| {
+        let environment = webhook::Environment {
+            store: store.clone(),
+            sealing_key: sealing_key.clone(),
+            egress: egress.clone(),
+            changes: changes.clone(),
+        };
+        tokio::spawn(webhook::run(environment, webhook_options(&config), drain.clone()))
+    });
     let worker = if roles.worker {
         let environment = Environment {
             store: store.clone(),
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
-            github: github_options(&config)?,
+            github: github_options(&config, egress.clone())?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -177,6 +188,7 @@ pub async fn start(
             authenticator: authenticator(&config, &store, &chroma),
             chroma,
             sealing_key,
+            allow_http_webhooks: config.webhooks.allow_http,
             catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
             watches,
             work,
@@ -194,6 +206,7 @@ pub async fn start(
         store,
         server,
         worker,
+        webhooks,
         hub,
         relay,
     })
@@ -209,6 +222,7 @@ impl Service {
             store,
             server,
             worker,
+            webhooks,
             hub,
             relay,
         } = self;
@@ -221,6 +235,9 @@ impl Service {
         };
         if let Some(worker) = worker {
             worker.await?;
+        }
+        if let Some(webhooks) = webhooks {
+            webhooks.await?;
         }
         if let Some(hub) = hub {
             hub.abort();
@@ -256,17 +273,20 @@ fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
         .transpose()
 }
 
-/// Only mode `chroma` has secrets to keep, so no other makes a key file.
-fn sealing_key(config: &Config) -> Result<Option<SealingKey>, SealError> {
+/// Mode `chroma` always has secrets to keep, the others only once there is a webhook; until then they make no
+/// key file.
+fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     let encryption = &config.encryption;
     match (config.auth.mode, encryption.key.non_empty()) {
-        (AuthMode::Keys | AuthMode::None, None) => Ok(None),
-        (_, Some(key)) => SealingKey::from_hex(key).map(Some),
-        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file).map(Some),
+        (_, Some(key)) => SealingKey::from_hex(key),
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file),
+        (AuthMode::Keys | AuthMode::None, None) => {
+            Ok(SealingKey::from_file_when_needed(&encryption.key_file))
+        }
     }
 }
 
-fn github_options(config: &Config) -> Result<GithubOptions, ServiceError> {
+fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
     let directory = match config.worker.directory.as_os_str().is_empty() {
         true => std::env::temp_dir().join("chroma-sync"),
         false => PathBuf::from(&config.worker.directory),
@@ -280,7 +300,7 @@ fn github_options(config: &Config) -> Result<GithubOptions, ServiceError> {
     options.max_file_bytes = config.github.max_file_bytes;
     options.max_repository_bytes = config.github.max_repository_bytes;
     options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
-    options.egress = Egress::parse(&config.egress.allow)?;
+    options.egress = egress;
     crate::fetch::remove_stale(&options.directory)?;
     Ok(options)
 }
@@ -297,6 +317,21 @@ fn worker_options(config: &Config) -> WorkerOptions {
         max_backoff: Duration::from_secs(worker.max_backoff_seconds),
         drain: Duration::from_secs(config.server.drain_seconds),
         stage_buffer_bytes: worker.stage_buffer_bytes,
+    }
+}
+
+fn webhook_options(config: &Config) -> WebhookOptions {
+    let webhooks = &config.webhooks;
+    WebhookOptions {
+        concurrency: webhooks.concurrency,
+        max_concurrency_per_receiver: webhooks.max_concurrency_per_receiver,
+        timeout: Duration::from_secs(webhooks.timeout_seconds),
+        backoff: Duration::from_millis(webhooks.backoff_milliseconds),
+        max_backoff: Duration::from_secs(webhooks.max_backoff_seconds),
+        give_up_after: Duration::from_secs(webhooks.give_up_after_seconds),
+        allow_http: webhooks.allow_http,
+        poll: Duration::from_secs(config.worker.poll_seconds),
+        drain: Duration::from_secs(config.server.drain_seconds),
     }
 }
 

@@ -57,6 +57,8 @@ pub struct ChangeSignal(Arc<Changes>);
 struct Changes {
     inside: Pending,
     outside: Pending,
+    /// For deliveries to webhooks, which look for what is due whatever changed.
+    deliveries: Notify,
 }
 
 /// What one side has not taken yet.
@@ -128,21 +130,29 @@ impl ChangeSignal {
     pub fn changed(&self, id: InvocationId) {
         self.0.inside.add([id]);
         self.0.outside.add([id]);
+        self.0.deliveries.notify_one();
     }
 
     /// Says which invocations some process has changed, as was heard from it.
     pub fn heard(&self, ids: Vec<InvocationId>) {
         self.0.inside.add(ids);
+        self.0.deliveries.notify_one();
     }
 
     /// Says that any invocation may have changed.
     pub fn heard_many(&self) {
         self.0.inside.add_many();
+        self.0.deliveries.notify_one();
     }
 
     /// Waits for changes and takes them.
     pub async fn wait(&self) -> Changed {
         self.0.inside.take().await
+    }
+
+    /// Waits for a change that may be due for a webhook; one since the last wait counts.
+    pub async fn wait_to_deliver(&self) {
+        self.0.deliveries.notified().await;
     }
 
     /// Waits for changes that other processes are to be told of, and takes them.

@@ -224,6 +224,7 @@ impl Whole {
                 target_collection_name: next_collection(),
                 input: Some(proto::create_invocation_request::Input::Github(input)),
                 request_id: None,
+                webhook: None,
             });
             request.metadata_mut().insert("x-chroma-token", token.clone());
             async move {

@@ -37,6 +37,7 @@ pub fn stored(new: NewSource) -> Source {
         settings,
         embedding,
         chunking,
+        webhook,
     } = new;
     Source {
         id: SourceId(Uuid::nil()),
@@ -46,6 +47,7 @@ pub fn stored(new: NewSource) -> Source {
         embedding,
         chunking,
         create_time: Timestamp(0),
+        webhook,
     }
 }
 

@@ -76,6 +76,7 @@ fn create_source(request: proto::CreateSourceRequest) {
         embedding,
         chunking,
         create_time: _,
+        webhook,
     } = stored(new.clone()).into();
     let again = proto::CreateSourceRequest {
         database_name,
@@ -85,6 +86,7 @@ fn create_source(request: proto::CreateSourceRequest) {
         embedding,
         chunking,
         request_id: request_id.map(|id| id.to_string()),
+        webhook,
     };
     let read = requests::new_source(again, &CATALOG).unwrap();
     assert_eq!(read.0.fingerprint(), new.fingerprint());
@@ -110,6 +112,8 @@ fn create_invocation(request: proto::CreateInvocationRequest) {
         attempt: 0,
         resolved_commit: None,
         create_time: Timestamp(0),
+        webhook: new.webhook.clone(),
+        webhook_delivery: None,
     });
     let again = proto::CreateInvocationRequest {
         source_id: shown.source_id.unwrap(),
@@ -118,6 +122,7 @@ fn create_invocation(request: proto::CreateInvocationRequest) {
             proto::create_invocation_request::Input::Github(github)
         }),
         request_id: request_id.map(|id| id.to_string()),
+        webhook: shown.webhook,
     };
     assert_eq!(
         requests::new_invocation(again).unwrap(),

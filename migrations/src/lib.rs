@@ -11,6 +11,7 @@ use sea_orm_migration::{MigrationTrait, async_trait::async_trait};
 mod m20261122_000001_create_tables;
 mod m20261122_000002_add_invocation_columns;
 mod m20261122_000003_order_events;
+mod m20261122_000004_add_webhooks;
 
 /// Applies and reverts the migrations, in the order of their names.
 pub struct Migrator;
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000001_create_tables::Migration),
             Box::new(m20261122_000002_add_invocation_columns::Migration),
             Box::new(m20261122_000003_order_events::Migration),
+            Box::new(m20261122_000004_add_webhooks::Migration),
         ]
     }
 }

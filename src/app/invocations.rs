@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::{
     App, AppParts, Auth, refused_for,
     sources::{request_id_reused, source_not_found},
+    webhooks::show_secret,
 };
 use crate::{
     domain::{
@@ -30,7 +31,8 @@ impl App {
     ///
     /// # Errors
     /// SOURCE_NOT_FOUND, DATABASE_FORBIDDEN, COLLECTION_FINISHED, COLLECTION_BUSY, REQUEST_ID_REUSED,
-    /// CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the input does not fit the source's type.
+    /// CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the input does not fit the source's type or the
+    /// webhook's URL is not allowed.
     pub async fn create_invocation(
         &self,
         auth: &Auth,
@@ -81,10 +83,11 @@ impl App {
         &self,
         auth: &Auth,
         source: &Source,
-        new: NewInvocation,
+        mut new: NewInvocation,
         request_id: Option<Uuid>,
     ) -> Result<CreateInvocation> {
         require_fitting_input(source, &new)?;
+        let made_secret = self.prepare_webhook(auth, new.webhook.as_mut())?;
         let store = &self.0.store;
         // A repeated request asks what became of the first one, so the collection may well be finished.
         if let Some(id) = request_id
@@ -97,7 +100,11 @@ impl App {
         self.require_collection_open(auth, source, &new).await?;
         let token = self.sealed_chroma_token(auth)?;
         let created = store.create_invocation(auth.tenant(), source, new, request_id, token);
-        Ok(created.await?)
+        let mut created = created.await?;
+        if let CreateInvocation::Created(invocation) = &mut created {
+            show_secret(&mut invocation.webhook, made_secret);
+        }
+        Ok(created)
     }
 
     /// Looks up a source that was only remembered: that it is gone comes before whatever else is in the way.

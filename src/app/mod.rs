@@ -12,6 +12,7 @@ pub mod invocations;
 mod known_sources;
 pub mod sources;
 pub mod watch;
+mod webhooks;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -37,8 +38,10 @@ pub struct AppParts {
     pub authenticator: Authenticator,
     /// The Chroma server.
     pub chroma: ChromaClient,
-    /// Seals the tokens of callers that invocations write with; needed where callers have one.
-    pub sealing_key: Option<SealingKey>,
+    /// Seals the tokens of callers that invocations write with, and the secrets of webhooks.
+    pub sealing_key: SealingKey,
+    /// Whether a webhook may have a plain http:// URL.
+    pub allow_http_webhooks: bool,
     /// The models served.
     pub catalog: ModelCatalog,
     /// The hub of all watches.
@@ -93,10 +96,8 @@ impl App {
         let Some(token) = auth.chroma_token() else {
             return Ok(None);
         };
-        let missing = || Error::internal("callers have Chroma tokens, but there is no key to seal them with");
-        let key = self.0.sealing_key.as_ref().ok_or_else(missing)?;
-        let sealed = key.seal(auth.tenant().as_str(), token).map_err(Error::internal)?;
-        Ok(Some(sealed))
+        let sealed = self.0.sealing_key.seal(auth.tenant().as_str(), token);
+        Ok(Some(sealed.map_err(Error::internal)?))
     }
 
     /// # Errors

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{App, Auth};
+use super::{App, Auth, webhooks::show_secret};
 use crate::{
     domain::{
         ids::SourceId,
@@ -15,20 +15,22 @@ use crate::{
 
 impl App {
     /// Creates a source. With a `request_id` that was used before for the same content, returns the
-    /// source it made then.
+    /// source it made then. The signing secret that is made for a webhook is in the first answer alone.
     ///
     /// # Errors
     /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND, SOURCE_EXISTS,
-    /// REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE.
+    /// REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the webhook's URL is not
+    /// allowed.
     pub async fn create_source(
         &self,
         auth: &Auth,
-        source: NewSource,
+        mut source: NewSource,
         request_id: Option<Uuid>,
     ) -> Result<Source> {
         auth.require_administrator("create sources")?;
         auth.require_database(&source.database)?;
         require_app_registered(&source.settings)?;
+        let made_secret = self.prepare_webhook(auth, source.webhook.as_mut())?;
         self.require_database_exists(auth, &source.database).await?;
         match self
             .0
@@ -36,7 +38,11 @@ impl App {
             .create_source(auth.tenant(), source, request_id)
             .await?
         {
-            CreateSource::Created(source) | CreateSource::Repeated(source) => Ok(source),
+            CreateSource::Created(mut source) => {
+                show_secret(&mut source.webhook, made_secret);
+                Ok(source)
+            }
+            CreateSource::Repeated(source) => Ok(source),
             CreateSource::Exists(id) => Err(Error::new(
                 Reason::SourceExists,
                 format!("source {id} has exactly these settings; use it, or change a setting"),

@@ -73,6 +73,7 @@ async fn find_or_create_source(arguments: &Arguments) -> anyhow::Result<String> 
         embedding: dense.map(|dense| proto::Embedding { dense: Some(dense) }),
         chunking: None,
         request_id: None,
+        webhook: None,
     };
     match arguments.remote.sources()?.create_source(request).await {
         Ok(response) => Ok(response.into_inner().id),
@@ -96,6 +97,7 @@ async fn create_invocation(arguments: &Arguments, source_id: String) -> anyhow::
             proto::GithubInput { reference },
         )),
         request_id: None,
+        webhook: None,
     };
     match arguments.remote.invocations()?.create_invocation(request).await {
         Ok(response) => Ok(response.into_inner().id),

@@ -82,7 +82,9 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Watches.
     pub watch: WatchConfig,
-    /// What fetches may reach.
+    /// Deliveries to webhooks.
+    pub webhooks: WebhooksConfig,
+    /// What fetches and webhooks may reach.
     pub egress: EgressConfig,
     /// Logging.
     pub log: LogConfig,

@@ -156,6 +156,20 @@ pub struct WatchConfig {
     pub max_streams_per_key: usize,
 }
 
+/// `[webhooks]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WebhooksConfig {
+    pub concurrency: usize,
+    pub max_concurrency_per_receiver: usize,
+    pub timeout_seconds: u64,
+    pub backoff_milliseconds: u64,
+    pub max_backoff_seconds: u64,
+    pub give_up_after_seconds: u64,
+    pub allow_http: bool,
+}
+
 /// `[egress]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -239,6 +253,17 @@ impl Config {
             ("watch.poll_milliseconds", self.watch.poll_milliseconds),
             ("watch.max_streams", self.watch.max_streams as u64),
             ("watch.max_streams_per_key", self.watch.max_streams_per_key as u64),
+            ("webhooks.concurrency", self.webhooks.concurrency as u64),
+            (
+                "webhooks.max_concurrency_per_receiver",
+                self.webhooks.max_concurrency_per_receiver as u64,
+            ),
+            ("webhooks.timeout_seconds", self.webhooks.timeout_seconds),
+            (
+                "webhooks.backoff_milliseconds",
+                self.webhooks.backoff_milliseconds,
+            ),
+            ("webhooks.max_backoff_seconds", self.webhooks.max_backoff_seconds),
         ];
         for (option, value) in positive {
             if value == 0 {

@@ -11,6 +11,7 @@ use super::{
     names::{CollectionName, DatabaseName, TenantName},
     source::{GithubAppId, RepositoryName, SourceSettings, SourceType},
     time::Timestamp,
+    webhook::{Webhook, WebhookDelivery},
 };
 use crate::error::FieldViolation;
 
@@ -238,6 +239,8 @@ pub struct NewInvocation {
     pub collection: CollectionName,
     /// What is synced.
     pub input: InvocationInput,
+    /// Where its state changes are sent to; none for where the source says.
+    pub webhook: Option<Webhook>,
 }
 
 /// What an attempt is doing now.
@@ -398,6 +401,10 @@ pub struct Invocation {
     pub resolved_commit: Option<String>,
     /// When it was created.
     pub create_time: Timestamp,
+    /// Where its state changes are sent to.
+    pub webhook: Option<Webhook>,
+    /// How far that has come; none where the invocation is shown as it was at a state change.
+    pub webhook_delivery: Option<WebhookDelivery>,
 }
 
 /// The settings an attempt works with: those of the source when the invocation was created, so

@@ -14,3 +14,4 @@ pub mod names;
 pub mod page;
 pub mod source;
 pub mod time;
+pub mod webhook;

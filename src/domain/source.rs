@@ -11,6 +11,7 @@ use super::{
     ids::SourceId,
     names::{DatabaseName, TenantName},
     time::Timestamp,
+    webhook::Webhook,
 };
 use crate::error::FieldViolation;
 
@@ -180,12 +181,15 @@ pub struct NewSource {
     pub embedding: Embedding,
     /// Its chunking.
     pub chunking: Chunking,
+    /// Where the state changes of its invocations are sent to.
+    pub webhook: Option<Webhook>,
 }
 
 impl NewSource {
     /// SHA-256 over everything that makes two sources the same: database, type settings, model, chunking.
     ///
-    /// The order of the globs does not matter, nor does the form in which the model was written.
+    /// The order of the globs does not matter, nor does the form in which the model was written, nor where
+    /// state changes are sent to.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         let mut put = |text: &str| {
@@ -241,6 +245,8 @@ pub struct Source {
     pub chunking: Chunking,
     /// When it was created.
     pub create_time: Timestamp,
+    /// Where the state changes of its invocations are sent to.
+    pub webhook: Option<Webhook>,
 }
 
 /// Which sources a listing shows.
@@ -314,6 +320,7 @@ mod tests {
             chunking: Chunking::TreeSitter {
                 max_size_bytes: 1_024,
             },
+            webhook: None,
         }
     }
 

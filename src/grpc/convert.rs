@@ -12,6 +12,7 @@ use crate::{
         },
         source::{GithubSource, Source, SourceSettings},
         time::Timestamp,
+        webhook::{DeliveryState, Webhook, WebhookDelivery},
     },
     proto,
 };
@@ -49,6 +50,7 @@ impl From<Source> for proto::Source {
             embedding,
             chunking,
             create_time,
+            webhook,
         } = source;
         let settings = match settings {
             SourceSettings::Github(GithubSource {
@@ -74,6 +76,7 @@ impl From<Source> for proto::Source {
             }),
             chunking: Some(chunking.into()),
             create_time: Some(timestamp(create_time)),
+            webhook: webhook.as_ref().map(Into::into),
         }
     }
 }
@@ -204,6 +207,8 @@ impl From<&Invocation> for proto::Invocation {
             attempt,
             resolved_commit,
             create_time,
+            webhook,
+            webhook_delivery,
         } = invocation;
         let (start, finish) = (state.start_time(), state.finish_time());
         let failure = match state {
@@ -238,6 +243,54 @@ impl From<&Invocation> for proto::Invocation {
             }),
             statistics: Some(progress.into()),
             attempt: small_count(*attempt),
+            webhook: webhook.as_ref().map(Into::into),
+            webhook_delivery: webhook_delivery.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&Webhook> for proto::Webhook {
+    fn from(webhook: &Webhook) -> Self {
+        let Webhook {
+            url,
+            signing_secret,
+            sealed_secret: _,
+        } = webhook;
+        Self {
+            url: url.as_str().to_owned(),
+            signing_secret: signing_secret
+                .as_ref()
+                .map(|made| made.expose().to_owned())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl From<&WebhookDelivery> for proto::WebhookDelivery {
+    fn from(delivery: &WebhookDelivery) -> Self {
+        use proto::webhook_delivery::State;
+
+        let WebhookDelivery {
+            state,
+            delivered_revision,
+            attempts,
+            given_up,
+            last_error,
+            next_attempt_time,
+        } = delivery;
+        let state = match state {
+            DeliveryState::Pending => State::Pending,
+            DeliveryState::Delivered => State::Delivered,
+            DeliveryState::Failed => State::Failed,
+            DeliveryState::Stopped => State::Stopped,
+        };
+        Self {
+            state: state.into(),
+            delivered_revision: count(*delivered_revision),
+            attempts: small_count(*attempts),
+            given_up: small_count(*given_up),
+            last_error: last_error.clone().unwrap_or_default(),
+            next_attempt_time: next_attempt_time.map(timestamp),
         }
     }
 }

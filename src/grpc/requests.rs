@@ -16,6 +16,7 @@ use crate::{
         source::{
             GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings, SourceType,
         },
+        webhook::{Webhook, WebhookUrl, parse_signing_secret},
     },
     error::{Error, FieldViolation, Result},
     proto,
@@ -36,6 +37,7 @@ pub fn new_source(
         embedding,
         chunking,
         request_id,
+        webhook: requested_webhook,
     } = request;
     let database = DatabaseName::parse("database_name", &database_name)?;
     let settings = match settings {
@@ -63,6 +65,7 @@ pub fn new_source(
             settings,
             embedding,
             chunking,
+            webhook: requested_webhook.map(webhook).transpose()?,
         },
         uuid_or_none(request_id)?,
     ))
@@ -89,6 +92,15 @@ fn github_source(github: proto::GithubSource) -> Result<GithubSource> {
         app_id,
         include_globs,
     })
+}
+
+fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
+    let proto::Webhook { url, signing_secret } = webhook;
+    let url = WebhookUrl::parse("webhook.url", &url)?;
+    let secret = non_empty(signing_secret)
+        .map(|secret| parse_signing_secret("webhook.signing_secret", &secret))
+        .transpose()?;
+    Ok(Webhook::requested(url, secret))
 }
 
 fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest> {
@@ -141,6 +153,7 @@ pub fn new_invocation(
         target_collection_name,
         input,
         request_id,
+        webhook: requested_webhook,
     } = request;
     let collection = CollectionName::parse("target_collection_name", &target_collection_name)?;
     let reference = match input {
@@ -160,6 +173,7 @@ pub fn new_invocation(
     let new = NewInvocation {
         collection,
         input: InvocationInput::Github { reference },
+        webhook: requested_webhook.map(webhook).transpose()?,
     };
     Ok((source_id.parse()?, new, uuid_or_none(request_id)?))
 }

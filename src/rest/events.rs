@@ -34,11 +34,11 @@ use crate::{
     },
     domain::{
         ids::InvocationId,
-        invocation::{Invocation, Phase, StateName},
+        invocation::{Invocation, StateName},
         names::DatabaseName,
-        time::Timestamp,
     },
     error::{Error, FieldViolation},
+    json::{event_data as data, progress},
     token,
 };
 
@@ -251,47 +251,6 @@ fn event_of_many(update: FeedUpdate) -> String {
         // An id without data is remembered and dispatches nothing.
         None => format!(": {kind}\nid: {id}\n\n"),
     }
-}
-
-/// What an event says; JSON without line breaks.
-fn data(invocation: &Invocation, time: Timestamp) -> Value {
-    json!({
-        "revision": invocation.revision,
-        "time": time.to_rfc3339(),
-        "invocation": types::invocation(invocation),
-        "progress": progress(invocation),
-    })
-}
-
-/// How far an invocation has come; the documented shape has nothing of it.
-pub(super) fn progress(invocation: &Invocation) -> Value {
-    let progress = &invocation.progress;
-    let counts = &progress.statistics;
-    // Before, not all have been discovered; afterwards, nothing is left.
-    let has_pace = progress.phase == Phase::Indexing;
-    json!({
-        "phase": progress.phase.as_str(),
-        "attempt": invocation.attempt,
-        "resolved_commit": invocation.resolved_commit,
-        "wait": progress.wait.as_ref().map(|wait| json!({
-            "until": wait.until.to_rfc3339(),
-            "cause": wait.cause,
-        })),
-        "documents_discovered": counts.documents_discovered,
-        "documents_indexed": counts.documents_indexed,
-        "documents_unchanged": counts.documents_unchanged,
-        "documents_removed": counts.documents_removed,
-        "documents_skipped": counts.documents_skipped,
-        "documents_failed": counts.documents_failed,
-        "chunks_indexed": counts.chunks_indexed,
-        "bytes_indexed": counts.bytes_indexed,
-        "tokens_embedded": counts.tokens_embedded,
-        "chunks_truncated": counts.chunks_truncated,
-        "documents_per_minute": counts.documents_per_minute,
-        "tokens_per_second": counts.tokens_per_second,
-        "documents_left": has_pace.then(|| counts.documents_left()),
-        "time_left_ms": counts.time_left_ms().filter(|_| has_pace),
-    })
 }
 
 /// `wait` and `after_revision` of `GET /api/v1/invocations/{invocation_id}`; none without `wait`.

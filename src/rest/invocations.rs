@@ -17,7 +17,7 @@ use super::{
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
-    types::{self, CreateInvocationAnswer, CreateInvocationBody, LatestByKeysBody},
+    types::{self, CreateInvocationAnswer, CreateInvocationBody, CreatedWebhook, LatestByKeysBody},
 };
 use crate::{
     domain::{
@@ -55,6 +55,7 @@ pub(super) async fn create(
         .await?;
     let answer = CreateInvocationAnswer {
         invocation_id: invocation.id.to_string(),
+        webhook: CreatedWebhook::of(invocation.webhook.as_ref()),
     };
     Ok((StatusCode::CREATED, Json(answer)))
 }
@@ -169,6 +170,7 @@ fn new_invocation(body: CreateInvocationBody) -> Result<NewInvocation, FieldViol
         object_key,
         custom_id,
         metadata,
+        webhook,
     } = body;
     for (name, given) in [
         ("object_key", object_key),
@@ -192,5 +194,6 @@ fn new_invocation(body: CreateInvocationBody) -> Result<NewInvocation, FieldViol
     Ok(NewInvocation {
         collection,
         input: InvocationInput::Github { reference },
+        webhook: webhook.map(|Object(webhook)| webhook.read()).transpose()?,
     })
 }

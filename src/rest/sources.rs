@@ -10,7 +10,9 @@ use super::{
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
-    types::{self, CreateSourceAnswer, CreateSourceBody, DenseBody, EmbeddingBody, GithubBody},
+    types::{
+        self, CreateSourceAnswer, CreateSourceBody, CreatedWebhook, DenseBody, EmbeddingBody, GithubBody,
+    },
 };
 use crate::{
     domain::{
@@ -47,6 +49,7 @@ pub(super) async fn create(
         StatusCode::CREATED,
         Json(CreateSourceAnswer {
             source_id: source.id.to_string(),
+            webhook: CreatedWebhook::of(source.webhook.as_ref()),
         }),
     ))
 }
@@ -122,6 +125,7 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
         embedding_model,
         embedding,
         chunking,
+        webhook,
     } = body;
     let database_name = required("database_name", database_name)?;
     let database = DatabaseName::parse("database_name", &database_name)?;
@@ -151,6 +155,7 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
         settings,
         embedding,
         chunking,
+        webhook: webhook.map(|Object(webhook)| webhook.read()).transpose()?,
     })
 }
 

@@ -4,16 +4,24 @@
 //! overview page. A source carries its type flattened and under `source_type`; an invocation has `id`
 //! and the older `invocation_id`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{extract::Object, number::whole_number};
+use super::{
+    extract::{Object, required},
+    number::whole_number,
+};
+use crate::json::flatten;
+pub use crate::json::invocation;
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelForm},
-        invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, State},
+        invocation::GitReference,
         source::{GithubSource, Source, SourceSettings},
+        webhook::{Webhook, WebhookUrl, parse_signing_secret},
     },
     error::FieldViolation,
 };
@@ -31,6 +39,37 @@ pub(super) struct CreateSourceBody {
     pub(super) embedding_model: Option<Value>,
     pub(super) embedding: Option<Object<EmbeddingBody>>,
     pub(super) chunking: Option<Object<ChunkingBody>>,
+    pub(super) webhook: Option<Object<WebhookBody>>,
+}
+
+/// A webhook to send state changes to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WebhookBody {
+    url: Option<String>,
+    signing_secret: Option<String>,
+}
+
+/// Prints nothing of it: the secret is one, and the URL may hold one.
+impl fmt::Debug for WebhookBody {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("WebhookBody")
+    }
+}
+
+impl WebhookBody {
+    /// The webhook, checked.
+    pub(super) fn read(self) -> Result<Webhook, FieldViolation> {
+        let url = required("webhook.url", self.url)?;
+        let secret = self
+            .signing_secret
+            .map(|secret| parse_signing_secret("webhook.signing_secret", &secret))
+            .transpose()?;
+        Ok(Webhook::requested(
+            WebhookUrl::parse("webhook.url", &url)?,
+            secret,
+        ))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,6 +133,7 @@ pub(super) struct CreateInvocationBody {
     pub(super) object_key: Option<Value>,
     pub(super) custom_id: Option<Value>,
     pub(super) metadata: Option<Value>,
+    pub(super) webhook: Option<Object<WebhookBody>>,
 }
 
 /// `ref_identifier`: exactly one of the two.
@@ -128,11 +168,37 @@ pub(super) struct LatestByKeysBody {
 #[derive(Debug, Serialize)]
 pub(super) struct CreateSourceAnswer {
     pub(super) source_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) webhook: Option<CreatedWebhook>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct CreateInvocationAnswer {
     pub(super) invocation_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) webhook: Option<CreatedWebhook>,
+}
+
+/// The secret that the server made; shown in this answer alone.
+#[derive(Serialize)]
+pub(super) struct CreatedWebhook {
+    signing_secret: String,
+}
+
+impl fmt::Debug for CreatedWebhook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CreatedWebhook")
+    }
+}
+
+impl CreatedWebhook {
+    /// None where the server made no secret.
+    pub(super) fn of(webhook: Option<&Webhook>) -> Option<Self> {
+        let made = webhook?.signing_secret.as_ref()?;
+        Some(Self {
+            signing_secret: made.expose().to_owned(),
+        })
+    }
 }
 
 /// A source as the documentation has it.
@@ -145,6 +211,7 @@ pub fn source(source: Source) -> Value {
         embedding,
         chunking,
         create_time,
+        webhook,
     } = source;
     let kind = match settings {
         SourceSettings::Github(GithubSource {
@@ -176,6 +243,9 @@ pub fn source(source: Source) -> Value {
         "source_type": kind,
     });
     flatten(&mut body, kind);
+    if let Some(Webhook { url, .. }) = webhook {
+        flatten(&mut body, json!({"webhook": {"url": url.as_str()}}));
+    }
     body
 }
 
@@ -190,56 +260,5 @@ fn chunking_value(chunking: Chunking) -> Value {
         } => {
             json!({"type": "lines", "max_lines": max_lines, "max_size_bytes": max_size_bytes})
         }
-    }
-}
-
-/// An invocation as the documentation has it.
-pub fn invocation(invocation: &Invocation) -> Value {
-    let kind = match &invocation.input {
-        InvocationInput::Github { reference } => {
-            let identifier = match reference {
-                Some(GitReference::Branch(branch)) => json!({"branch": branch}),
-                Some(GitReference::Sha(sha)) => json!({"sha": sha}),
-                // The documentation requires an identifier; this is git's name for the default branch.
-                None => json!({"branch": DEFAULT_BRANCH}),
-            };
-            json!({"github": {"git_ref_identifier": identifier}})
-        }
-    };
-    let mut metadata = json!({
-        "database_name": invocation.database.as_str(),
-        "collection_name": invocation.collection.as_str(),
-    });
-    flatten(&mut metadata, kind);
-    json!({
-        "id": invocation.id.to_string(),
-        "invocation_id": invocation.id.to_string(),
-        "source_id": invocation.source_id.map(|id| id.to_string()),
-        "status": status(&invocation.state),
-        "metadata": metadata,
-        "created_at": invocation.create_time.to_rfc3339(),
-    })
-}
-
-/// The documented union: strings and objects mixed.
-fn status(state: &State) -> Value {
-    match state {
-        State::Pending => json!("pending"),
-        State::Processing { .. } => json!("processing"),
-        State::Complete {
-            start_time,
-            finish_time,
-        } => json!({"complete": {
-            "finished_at": finish_time.to_rfc3339(),
-            "duration_ms": u64::try_from(finish_time.since(*start_time).as_millis()).unwrap_or(u64::MAX),
-        }}),
-        State::Failed { failure, .. } => json!({"failed": {"error": failure.message}}),
-        State::Cancelled { .. } => json!("cancelled"),
-    }
-}
-
-fn flatten(body: &mut Value, kind: Value) {
-    if let (Value::Object(body), Value::Object(kind)) = (body, kind) {
-        body.extend(kind);
     }
 }

@@ -26,6 +26,7 @@ use super::{
     reader::Reader,
     sources::github_columns,
     stored::{StoredInput, StoredInvocation, StoredPlan, StoredSettings, encode},
+    webhooks,
     write::{Script, Writer},
 };
 use crate::{
@@ -35,6 +36,7 @@ use crate::{
         names::{CollectionName, DatabaseName, TenantName},
         source::Source,
         time::Timestamp,
+        webhook::Webhook,
     },
     seal::Sealed,
 };
@@ -61,6 +63,7 @@ pub(super) struct NewRow {
     github_repository: Option<String>,
     github_app_id: Option<String>,
     chroma_token: Option<Sealed>,
+    webhook: Option<Webhook>,
 }
 
 struct NewRows {
@@ -77,7 +80,11 @@ impl NewRow {
         request_id: Option<Uuid>,
         chroma_token: Option<Sealed>,
     ) -> Result<Self, StoreError> {
-        let NewInvocation { collection, input } = new;
+        let NewInvocation {
+            collection,
+            input,
+            webhook,
+        } = new;
         let exclusive = match &input {
             InvocationInput::Github { .. } => true,
         };
@@ -87,7 +94,14 @@ impl NewRow {
             chunking: source.chunking,
         };
         let input_json = encode("invocations.input", &StoredInput::from(&input))?;
-        let request = request_id.map(|id| (id, request_digest(source.id, collection.as_str(), &input_json)));
+        let own_url = webhook.as_ref().map(|webhook| &webhook.url);
+        let digest = |id| {
+            (
+                id,
+                request_digest(source.id, collection.as_str(), &input_json, own_url),
+            )
+        };
+        let request = request_id.map(digest);
         let (github_repository, github_app_id) = github_columns(&source.settings);
         Ok(Self {
             id: InvocationId::generate(),
@@ -103,6 +117,7 @@ impl NewRow {
             github_repository,
             github_app_id,
             chroma_token,
+            webhook: webhook.or_else(|| source.webhook.clone()),
         })
     }
 
@@ -116,6 +131,7 @@ impl NewRow {
             &self.input,
             now,
         )
+        .with_webhook(self.webhook.as_ref())
     }
 
     fn created(&self, now: Timestamp) -> Answer<CreateInvocation> {
@@ -155,6 +171,10 @@ impl NewRow {
             github_repository: Set(self.github_repository.clone()),
             github_app_id: Set(self.github_app_id.clone()),
             sealed_chroma_token: Set(self.chroma_token.clone().map(Sealed::into_bytes)),
+            webhook_url: Set(self
+                .webhook
+                .as_ref()
+                .map(|webhook| webhook.url.as_str().to_owned())),
         })
     }
 
@@ -266,6 +286,11 @@ async fn insert_all(
         let events = events.map(|(row, snapshot)| row.event(*now, snapshot));
         feed::record(transaction, &events.collect::<Vec<_>>()).await?;
     }
+    let deliveries = ordered.iter().filter_map(|row| {
+        let webhook = row.webhook.as_ref()?;
+        Some(webhooks::first_delivery(row.id, &row.tenant, webhook, *now))
+    });
+    webhooks::insert(transaction, deliveries.collect()).await?;
     let mut answers = Vec::with_capacity(rows.len());
     for row in rows {
         answers.push(if inserted.contains(&row.id.0) {
@@ -277,9 +302,10 @@ async fn insert_all(
     Ok(answers)
 }
 
-/// The script that inserts a row that is alone.
+/// The script that inserts a row that is alone and has no webhook.
 fn script(rows: &[Arc<NewRow>]) -> Option<Script<NewRows, Vec<Answer<CreateInvocation>>>> {
-    (rows.len() == 1).then_some(Script {
+    let is_plain = matches!(rows, [row] if row.webhook.is_none());
+    is_plain.then_some(Script {
         statements: insert_script,
         answer: |batch| {
             let answers = batch.rows.iter().map(|row| row.created(batch.now));

@@ -25,6 +25,7 @@ use super::{
     sources::repository_column,
     stored::{self, StoredInput, StoredInvocation, encode},
     transition::transition,
+    webhooks,
 };
 use crate::{
     domain::{
@@ -34,6 +35,7 @@ use crate::{
         page::{Page, PageRequest},
         source::Source,
         time::Timestamp,
+        webhook::WebhookUrl,
     },
     seal::Sealed,
 };
@@ -89,8 +91,13 @@ impl Store {
         chroma_token: Option<Sealed>,
     ) -> Result<CreateInvocation, StoreError> {
         let row = NewRow::new(tenant, source, new, request_id, chroma_token)?;
-        self.within(self.inner.coalesced.creations.call(Arc::new(row)))
-            .await
+        let creation = self.inner.coalesced.creations.call(Arc::new(row));
+        let mut outcome = self.within(creation).await?;
+        if let CreateInvocation::Created(invocation) | CreateInvocation::Repeated(invocation) = &mut outcome {
+            self.read(async |database| webhooks::add_deliveries(database, [invocation]).await)
+                .await?;
+        }
+        Ok(outcome)
     }
 
     /// What an earlier request with this id led to, [`CreateInvocation::Repeated`] or
@@ -105,11 +112,21 @@ impl Store {
         new: &NewInvocation,
         request_id: Uuid,
     ) -> Result<Option<CreateInvocation>, StoreError> {
-        let NewInvocation { collection, input } = new;
+        let NewInvocation {
+            collection,
+            input,
+            webhook,
+        } = new;
         let input_json = encode("invocations.input", &StoredInput::from(input))?;
-        let digest = request_digest(source_id, collection.as_str(), &input_json);
+        let own_url = webhook.as_ref().map(|webhook| &webhook.url);
+        let digest = request_digest(source_id, collection.as_str(), &input_json, own_url);
         self.read(async |database| {
-            answered_before(database, tenant.as_str(), Some(&(request_id, digest.clone()))).await
+            let mut answer =
+                answered_before(database, tenant.as_str(), Some(&(request_id, digest.clone()))).await?;
+            if let Some(CreateInvocation::Repeated(invocation)) = &mut answer {
+                webhooks::add_deliveries(database, [invocation]).await?;
+            }
+            Ok(answer)
         })
         .await
     }
@@ -170,7 +187,7 @@ impl Store {
             .map(|scope| scope.select_invocations().filter(filter.clone()))
             .collect();
         self.read(async |database| {
-            page(
+            let mut page = page(
                 database,
                 selects,
                 invocation::Column::Id,
@@ -178,7 +195,9 @@ impl Store {
                 stored::shown,
                 |invocation| invocation.id.0,
             )
-            .await
+            .await?;
+            webhooks::add_deliveries(database, &mut page.items).await?;
+            Ok(page)
         })
         .await
     }
@@ -194,10 +213,15 @@ impl Store {
     ) -> Result<CancelInvocation, StoreError> {
         let condition = scope.invocations().add(invocation::Column::Id.eq(id.0));
         let now = self.now().await?;
-        self.write((condition, now), |transaction, (condition, now)| {
+        let outcome = self.write((condition, now), |transaction, (condition, now)| {
             Box::pin(cancel(transaction, condition, *now))
-        })
-        .await
+        });
+        let mut outcome = outcome.await?;
+        if let CancelInvocation::Cancelled(invocation) = &mut outcome {
+            self.read(async |database| webhooks::add_deliveries(database, [invocation]).await)
+                .await?;
+        }
+        Ok(outcome)
     }
 
     /// The newest invocation of a source for each of `keys`; a key without one is absent.
@@ -224,6 +248,9 @@ impl Store {
                 latest.insert(key, stored::shown(&row)?);
             }
         }
+        let found = latest.values_mut();
+        self.read(async |database| webhooks::add_deliveries(database, found).await)
+            .await?;
         Ok(latest)
     }
 }
@@ -244,6 +271,7 @@ pub(super) fn find<'a>(
         for row in rows {
             found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
         }
+        webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
         Ok(in_order(ids, found))
     })
 }
@@ -272,8 +300,14 @@ pub(super) fn request_digest(
     source_id: SourceId,
     collection: &str,
     input_json: &serde_json::Value,
+    webhook_url: Option<&WebhookUrl>,
 ) -> Vec<u8> {
-    Sha256::digest(format!("{source_id}\n{collection}\n{input_json}")).to_vec()
+    let mut text = format!("{source_id}\n{collection}\n{input_json}");
+    if let Some(url) = webhook_url {
+        text.push('\n');
+        text.push_str(url.as_str());
+    }
+    Sha256::digest(text).to_vec()
 }
 
 /// What the request id led to when it was used before.

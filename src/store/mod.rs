@@ -31,6 +31,7 @@ pub mod scope;
 pub mod sources;
 mod stored;
 mod transition;
+pub mod webhooks;
 mod write;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -50,6 +51,7 @@ pub use self::{
     owned::{OwnedDocument, OwnedDocuments},
     scope::Scope,
     sources::CreateSource,
+    webhooks::{DeliveryClaim, DeliveryOutcome},
 };
 use self::{
     coalesce::Coalescer,

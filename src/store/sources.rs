@@ -23,7 +23,9 @@ use crate::domain::{
     page::{Page, PageRequest},
     source::{GithubSource, NewSource, RepositoryName, Source, SourceFilter, SourceSettings},
     time::Timestamp,
+    webhook::{Webhook, WebhookUrl},
 };
+use crate::secret::Sealed;
 
 /// How a request to create a source ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +45,7 @@ struct NewRow {
     row: source::ActiveModel,
     tenant: String,
     fingerprint: Vec<u8>,
+    webhook_url: Option<String>,
     request_id: Option<Uuid>,
 }
 
@@ -59,6 +62,11 @@ impl Store {
     ) -> Result<CreateSource, StoreError> {
         let fingerprint = new.fingerprint().to_vec();
         let (github_repository, github_app_id) = github_columns(&new.settings);
+        let webhook_url = new
+            .webhook
+            .as_ref()
+            .map(|webhook| webhook.url.as_str().to_owned());
+        let sealed_secret = new.webhook.and_then(|webhook| webhook.sealed_secret);
         let row = source::ActiveModel {
             id: Set(SourceId::generate().0),
             tenant: Set(tenant.as_str().to_owned()),
@@ -72,11 +80,14 @@ impl Store {
             fingerprint: Set(fingerprint.clone()),
             create_time: Set(self.now().await?.0),
             request_id: Set(request_id),
+            webhook_url: Set(webhook_url.clone()),
+            sealed_webhook_secret: Set(sealed_secret.map(Sealed::into_bytes)),
         };
         let new_row = NewRow {
             row,
             tenant: tenant.as_str().to_owned(),
             fingerprint,
+            webhook_url,
             request_id,
         };
         self.write(new_row, |transaction, new_row| {
@@ -221,7 +232,9 @@ async fn answered_before(
         .await?;
     Ok(match earlier {
         None => None,
-        Some(row) if row.fingerprint == new.fingerprint => Some(CreateSource::Repeated(read(row)?)),
+        Some(row) if row.fingerprint == new.fingerprint && row.webhook_url == new.webhook_url => {
+            Some(CreateSource::Repeated(read(row)?))
+        }
         Some(_) => Some(CreateSource::RequestIdReused),
     })
 }
@@ -254,6 +267,15 @@ async fn delete(transaction: &DatabaseTransaction, condition: &Condition) -> Res
 pub(super) fn read(row: source::Model) -> Result<Source, StoreError> {
     let id = SourceId(row.id);
     let settings: StoredSettings = decode("sources.settings", id, row.settings)?;
+    let sealed_secret = row.sealed_webhook_secret.map(Sealed::from_bytes);
+    let webhook = row.webhook_url.map(|url| {
+        let url = WebhookUrl::from_stored(&url).ok_or_else(|| corrupt("sources.webhook_url", id))?;
+        Ok::<_, StoreError>(Webhook {
+            url,
+            signing_secret: None,
+            sealed_secret,
+        })
+    });
     Ok(Source {
         id,
         tenant: TenantName::from_stored(row.tenant),
@@ -264,5 +286,6 @@ pub(super) fn read(row: source::Model) -> Result<Source, StoreError> {
         embedding: decode("sources.embedding", id, row.embedding)?,
         chunking: decode("sources.chunking", id, row.chunking)?,
         create_time: Timestamp(row.create_time),
+        webhook: webhook.transpose()?,
     })
 }

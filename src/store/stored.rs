@@ -21,6 +21,7 @@ use crate::domain::{
     names::{CollectionName, DatabaseName, TenantName},
     source::{GithubAppId, GithubSource, RepositoryName, SourceSettings},
     time::Timestamp,
+    webhook::{Webhook, WebhookUrl},
 };
 
 /// Writes a value as JSON.
@@ -181,12 +182,14 @@ pub(super) struct StoredInvocation {
     attempt: u32,
     resolved_commit: Option<String>,
     create_time: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    webhook_url: Option<String>,
 }
 
 impl StoredInvocation {
     /// What callers are shown, in the order in which [`StoredInvocation::from_columns`] reads it. The other
     /// columns are for workers.
-    pub(super) const COLUMNS: [invocation::Column; 18] = [
+    pub(super) const COLUMNS: [invocation::Column; 19] = [
         invocation::Column::Id,
         invocation::Column::Tenant,
         invocation::Column::SourceId,
@@ -205,6 +208,7 @@ impl StoredInvocation {
         invocation::Column::Attempt,
         invocation::Column::ResolvedCommit,
         invocation::Column::CreateTime,
+        invocation::Column::WebhookUrl,
     ];
 
     /// Reads a row of [`StoredInvocation::COLUMNS`], by position, which is faster than by name.
@@ -236,6 +240,7 @@ impl StoredInvocation {
             attempt: u32::try_from(attempt).map_err(out_of_range("invocations.attempt"))?,
             resolved_commit: row.try_get_by_index(16)?,
             create_time: Timestamp(row.try_get_by_index(17)?),
+            webhook_url: row.try_get_by_index(18)?,
         })
     }
 
@@ -268,7 +273,14 @@ impl StoredInvocation {
             attempt: 0,
             resolved_commit: None,
             create_time: now,
+            webhook_url: None,
         }
+    }
+
+    /// The same with a webhook.
+    pub(super) fn with_webhook(mut self, webhook: Option<&Webhook>) -> Self {
+        self.webhook_url = webhook.map(|webhook| webhook.url.as_str().to_owned());
+        self
     }
 
     /// Reads the row of an invocation.
@@ -301,6 +313,7 @@ impl StoredInvocation {
             attempt: u32::try_from(row.attempt).map_err(out_of_range("invocations.attempt"))?,
             resolved_commit: row.resolved_commit,
             create_time: Timestamp(row.create_time),
+            webhook_url: row.webhook_url,
         })
     }
 
@@ -327,6 +340,11 @@ impl StoredInvocation {
                 finish_time: finish_time?,
             },
         };
+        let webhook = self.webhook_url.as_deref().map(|url| {
+            let url = WebhookUrl::from_stored(url);
+            url.map(Webhook::shown)
+                .ok_or_else(|| corrupt("invocations.webhook_url", self.id))
+        });
         Ok(Invocation {
             id: self.id,
             tenant: TenantName::from_stored(self.tenant),
@@ -345,6 +363,8 @@ impl StoredInvocation {
             attempt: self.attempt,
             resolved_commit: self.resolved_commit,
             create_time: self.create_time,
+            webhook: webhook.transpose()?,
+            webhook_delivery: None,
         })
     }
 }

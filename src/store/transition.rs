@@ -12,6 +12,7 @@ use super::{
     error::StoreError,
     feed::{self, NewEvent},
     stored::StoredInvocation,
+    webhooks,
 };
 use crate::domain::{invocation::StateName, time::Timestamp};
 
@@ -85,5 +86,9 @@ pub(super) async fn record_event(
         database: &row.database_name,
         snapshot: &snapshot,
     };
-    feed::record(transaction, &[event]).await
+    feed::record(transaction, &[event]).await?;
+    if row.webhook_url.is_some() {
+        webhooks::state_changed(transaction, row.id, row.revision, now).await?;
+    }
+    Ok(())
 }

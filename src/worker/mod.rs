@@ -34,7 +34,7 @@ pub struct Environment {
     /// The Chroma server.
     pub chroma: ChromaClient,
     /// Opens the tokens of callers that invocations write with.
-    pub sealing_key: Option<SealingKey>,
+    pub sealing_key: SealingKey,
     /// The models.
     pub embedders: Embedders,
     /// How repositories are fetched.

@@ -1,4 +1,6 @@
-"""What a schema cannot say: which parameters go together, and what a glob pattern is."""
+"""What a schema cannot say: which parameters go together, and what a glob pattern or a webhook's URL is."""
+
+import base64
 
 import schemathesis
 from hypothesis import strategies
@@ -7,6 +9,16 @@ GLOB_PARTS = ("*", "?", "**/", "/", ".", "a", "ü", "[a-z]", "[!0-9]", "{a,b*}",
 
 schemathesis.openapi.format(
     "glob", strategies.lists(strategies.sampled_from(GLOB_PARTS), min_size=1, max_size=12).map("".join)
+)
+
+
+schemathesis.openapi.format(
+    "webhook-url",
+    strategies.from_regex(r"https://[a-z]{1,20}\.example(:[1-9][0-9]{0,3})?(/[A-Za-z0-9_~-]{0,20}){0,3}", fullmatch=True),
+)
+schemathesis.openapi.format(
+    "webhook-secret",
+    strategies.binary(min_size=24, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode()),
 )
 
 

@@ -13,12 +13,13 @@ use crate::harness::service::project_file;
 /// What each module may use of the others (docs/ARCHITECTURE.md).
 const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
-    ("domain", &["error"]),
+    ("domain", &["error", "secret"]),
     ("secret", &[]),
     ("config", &["error", "secret"]),
     ("wake", &["domain"]),
     ("seal", &["secret"]),
-    ("store", &["domain", "error", "seal"]),
+    ("store", &["domain", "error", "seal", "secret"]),
+    ("json", &["domain"]),
     ("index", &["domain", "error", "secret"]),
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
@@ -34,18 +35,24 @@ const LAYERS: &[(&str, &[&str])] = &[
         &["domain", "error", "index", "seal", "secret", "store", "wake"],
     ),
     ("relay", &["error", "store", "wake"]),
+    (
+        "webhook",
+        &[
+            "domain", "error", "fetch", "json", "seal", "secret", "store", "wake",
+        ],
+    ),
     ("codec", &[]),
     ("proto", &["codec"]),
     ("openapi", &["domain"]),
     ("token", &[]),
     ("grpc", &["app", "domain", "error", "proto", "store", "token"]),
-    ("rest", &["app", "domain", "error", "openapi", "token"]),
+    ("rest", &["app", "domain", "error", "json", "openapi", "token"]),
     ("server", &["app", "error", "grpc", "rest"]),
     (
         "service",
         &[
             "app", "config", "domain", "embed", "error", "fetch", "index", "relay", "seal", "server",
-            "store", "wake", "worker",
+            "store", "wake", "webhook", "worker",
         ],
     ),
     ("telemetry", &["config"]),

@@ -96,6 +96,7 @@ async fn a_source_is_created_read_listed_and_deleted() {
             })),
         }),
         create_time: created.create_time,
+        webhook: None,
     };
     assert_eq!(created, expected);
     assert_eq!(Uuid::try_parse(&created.id).unwrap().get_version_num(), 7);

@@ -4,6 +4,8 @@
 //! the other, and each is explained by the database. A statement that reads a whole table fails, and so
 //! does a function of the store that is not called here.
 
+mod deliveries;
+
 use std::{
     collections::BTreeSet,
     fmt,
@@ -35,10 +37,11 @@ use crate::harness::{
 };
 
 /// Indexes over so few rows that reading all of one is what is wanted: the work that waits or is held.
-const INDEXES_TO_READ_WHOLE: [&str; 3] = [
+const INDEXES_TO_READ_WHOLE: [&str; 4] = [
     "invocation_events_open",
     "invocations_claimable",
     "invocations_leased",
+    "webhook_deliveries_due",
 ];
 
 /// Functions without statements of their own on our tables.
@@ -97,6 +100,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         let _recording = subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
         call_all_for_workers(&test).await;
         call_all_for_callers(&test).await;
+        deliveries::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -125,7 +129,10 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let here = std::fs::read_to_string(project_file("tests/it/store_plans.rs")).unwrap();
+    let files = ["tests/it/store_plans.rs", "tests/it/store_plans/deliveries.rs"];
+    let here = files
+        .map(|file| std::fs::read_to_string(project_file(file)).unwrap())
+        .concat();
     let mut directories = vec![project_file("src/store")];
     let mut missing = Vec::new();
     while let Some(directory) = directories.pop() {

@@ -45,6 +45,7 @@ async fn a_source_is_read_back_as_it_was_created(test: TestStore) {
         settings,
         embedding,
         chunking,
+        webhook,
     } = new;
     let (id, create_time) = (created.id, test.now());
     assert_eq!(
@@ -56,7 +57,8 @@ async fn a_source_is_read_back_as_it_was_created(test: TestStore) {
             settings,
             embedding,
             chunking,
-            create_time
+            create_time,
+            webhook,
         }
     );
     assert_eq!(

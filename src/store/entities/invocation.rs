@@ -53,6 +53,8 @@ pub struct Model {
     pub github_app_id: Option<String>,
     /// What the invocation writes to Chroma with, sealed; null once it has ended.
     pub sealed_chroma_token: Option<Vec<u8>>,
+    /// Whether there is a row in `webhook_deliveries`, and its `url`.
+    pub webhook_url: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

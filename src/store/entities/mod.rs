@@ -9,3 +9,4 @@ pub(super) mod document;
 pub(super) mod invocation;
 pub(super) mod invocation_event;
 pub(super) mod source;
+pub(super) mod webhook_delivery;

@@ -26,6 +26,8 @@ pub struct Model {
     pub create_time: i64,
     /// Unique within the tenant.
     pub request_id: Option<Uuid>,
+    pub webhook_url: Option<String>,
+    pub sealed_webhook_secret: Option<Vec<u8>>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

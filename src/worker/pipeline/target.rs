@@ -12,7 +12,6 @@ use crate::{
     index::{
         ChromaClient, Collection, CollectionSettings, EmbeddingFunction, FINISHED_INGEST, IndexError, Record,
     },
-    seal::SealError,
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
 };
@@ -128,8 +127,8 @@ fn client(environment: &Environment, claim: &Claim) -> Result<ChromaClient, Atte
     let Some(sealed) = &claim.chroma_token else {
         return Ok(environment.chroma.clone());
     };
-    let key = environment.sealing_key.as_ref().ok_or(SealError::DoesNotOpen)?;
-    let token = key.open(claim.invocation.tenant.as_str(), sealed)?;
+    let tenant = claim.invocation.tenant.as_str();
+    let token = environment.sealing_key.open(tenant, sealed)?;
     Ok(environment.chroma.with_token(&token)?)
 }
 

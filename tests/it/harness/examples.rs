@@ -135,7 +135,13 @@ pub fn python_stubs() -> &'static Path {
         for option in ["--python_out", "--grpc_python_out"] {
             command.arg(format!("{option}={}", stubs.display()));
         }
-        for proto in ["invocation", "invocation_service", "source", "source_service"] {
+        for proto in [
+            "invocation",
+            "invocation_service",
+            "source",
+            "source_service",
+            "webhook",
+        ] {
             command.arg(project_file(&format!("proto/chromasync/v1/{proto}.proto")));
         }
         run(command);

@@ -16,6 +16,7 @@ pub mod node;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod rest;
 pub mod scenario;
 pub mod service;

@@ -8,6 +8,7 @@ use chroma_sync::{
     domain::embedding::{MINILM, ModelCatalog},
     index::{ChromaClient, ChromaOptions},
     relay,
+    seal::SealingKey,
     wake::{ChangeSignal, WorkSignal},
 };
 use tokio::task::JoinHandle;
@@ -42,7 +43,8 @@ impl Node {
             store: store.clone(),
             authenticator: Authenticator::none(),
             chroma: ChromaClient::new(nowhere).unwrap(),
-            sealing_key: None,
+            sealing_key: SealingKey::from_hex(&"0".repeat(64)).unwrap(),
+            allow_http_webhooks: false,
             catalog: ModelCatalog::new(Vec::new(), MINILM.to_owned()),
             watches,
             work,

@@ -210,6 +210,7 @@ pub fn invocation_request(
             proto::GithubInput { reference },
         )),
         request_id: None,
+        webhook: None,
     }
 }
 

@@ -46,6 +46,11 @@ impl Deployment {
             .with("chroma.url", chroma_url)
             .with("github.git_url", git_url)
             .with("worker.directory", scratch.to_str().unwrap())
+            // Only a webhook or mode `chroma` makes it.
+            .with(
+                "encryption.key_file",
+                scratch.with_extension("key").to_str().unwrap(),
+            )
             .with("models.dir", models_directory().to_str().unwrap())
             .with("server.listen", "127.0.0.1:0")
             .with("embedding.threads", "1")

@@ -177,6 +177,7 @@ pub fn new_source(database_name: &str, repository: &str) -> NewSource {
             max_lines: 10,
             max_size_bytes: 4_096,
         },
+        webhook: None,
     }
 }
 
@@ -186,6 +187,7 @@ pub fn new_invocation(collection_name: &str) -> NewInvocation {
         input: InvocationInput::Github {
             reference: Some(GitReference::Branch("main".to_owned())),
         },
+        webhook: None,
     }
 }
 
