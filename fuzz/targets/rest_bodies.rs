@@ -13,6 +13,7 @@ use chroma_sync::{
         names::{DatabaseName, TenantName},
         source::{NewSource, SourceSettings},
         time::Timestamp,
+        webhook::Webhook,
     },
     rest,
 };
@@ -48,6 +49,7 @@ fn source_survives(mut new: NewSource) {
     github
         .include_globs
         .get_or_insert_with(|| Globs::parse("include_globs", &["*".to_owned()]).unwrap());
+    forget_secret(&mut new.webhook);
     let mut shown = rest::write_source(stored(new.clone()));
     let fields = shown.as_object_mut().unwrap();
     for output_only in ["id", "created_at", "source_type"] {
@@ -60,7 +62,8 @@ fn source_survives(mut new: NewSource) {
 }
 
 /// What an invocation is shown as asks for the same invocation again.
-fn invocation_survives(new: NewInvocation) {
+fn invocation_survives(mut new: NewInvocation) {
+    forget_secret(&mut new.webhook);
     let shown = rest::write_invocation(&Invocation {
         id: InvocationId(Uuid::nil()),
         tenant: TenantName::default_tenant(),
@@ -75,13 +78,23 @@ fn invocation_survives(new: NewInvocation) {
         attempt: 0,
         resolved_commit: None,
         create_time: Timestamp(0),
+        webhook: new.webhook.clone(),
+        webhook_delivery: None,
     });
     let metadata: &Value = &shown["metadata"];
     let body = json!({
         "target_collection_name": metadata["collection_name"],
         "ref_identifier": metadata["github"]["git_ref_identifier"],
+        "webhook": shown.get("webhook"),
     });
     let again = rest::read_new_invocation(body.to_string().as_bytes());
     let again = again.unwrap_or_else(|error| panic!("{error:?}: {body}"));
     assert_eq!(again, new, "{body}");
+}
+
+/// A secret is asked for and never shown.
+fn forget_secret(webhook: &mut Option<Webhook>) {
+    if let Some(webhook) = webhook {
+        webhook.signing_secret = None;
+    }
 }
