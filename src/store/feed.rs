@@ -198,7 +198,8 @@ impl Store {
     }
 }
 
-async fn place(transaction: &DatabaseTransaction) -> Result<u64, StoreError> {
+/// Gives places to what is committed, up to 1,000 events.
+pub(super) async fn place(transaction: &DatabaseTransaction) -> Result<u64, StoreError> {
     let backend = transaction.get_database_backend();
     if backend == DbBackend::Postgres {
         let lock = format!("SELECT pg_advisory_xact_lock({PLACE_LOCK})");

@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Store, error::StoreError};
+use super::{Store, error::StoreError, feed};
 use crate::domain::ids::InvocationId;
 
 /// Where changed invocations are told.
@@ -50,9 +50,12 @@ impl Store {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
         }
-        self.place_events().await?;
         self.write(notice, |transaction, notice| {
-            Box::pin(notify(transaction, notice))
+            Box::pin(async move {
+                // Whoever hears of the change finds its events in the feed.
+                feed::place(transaction).await?;
+                notify(transaction, notice).await
+            })
         })
         .await
     }

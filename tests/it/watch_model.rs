@@ -39,7 +39,7 @@ use crate::harness::{
 };
 
 /// Histories a store, unless the environment says otherwise.
-const HISTORIES: u64 = 300;
+const HISTORIES: u64 = 150;
 /// Histories under way at once.
 const AT_ONCE: usize = 24;
 const NODES: usize = 3;

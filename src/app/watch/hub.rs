@@ -132,7 +132,7 @@ impl WatchHub {
                         progress_at = Instant::now() + PROGRESS_PERIOD;
                     }
                     progressed.join(changed);
-                    hub.look_for_state_changes().await
+                    hub.read_feed().await
                 }
                 () = tokio::time::sleep_until(progress_at), if !progressed.is_none() => {
                     hub.look_for_progress(std::mem::take(&mut progressed)).await
@@ -219,17 +219,10 @@ impl Hub {
         Ok(())
     }
 
-    /// Places events whose process ended before it could, and looks.
+    /// Forgets what nobody watches any more, places events whose process ended before it could, and looks.
     async fn place_and_look(&self) -> Result<()> {
         if self.is_watched().await {
             self.store.place_events().await?;
-            self.read_feed().await?;
-        }
-        Ok(())
-    }
-
-    async fn look_for_state_changes(&self) -> Result<()> {
-        if self.is_watched().await {
             self.read_feed().await?;
         }
         Ok(())
@@ -259,7 +252,7 @@ impl Hub {
         watched
     }
 
-    /// Hands on all state changes since the last read.
+    /// Hands on all state changes since the last read, if anybody watches.
     async fn read_feed(&self) -> Result<()> {
         let mut read_to = self.feed.read_to.lock().await;
         let Some(mut place) = *read_to else {

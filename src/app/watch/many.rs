@@ -142,6 +142,8 @@ impl App {
         }
         self.require_visible(auth, &filter).await?;
         let place = hub.callers.enter(auth)?;
+        // What was committed before the call lies before the beginning, also what has no place yet.
+        hub.store.place_events().await?;
         let head = hub.follow_feed().await?;
         let end = hub.store.feed_head().await?;
         let sequence = match start {

@@ -85,7 +85,7 @@ impl Curl {
     pub async fn next_change(&mut self) -> Option<SentEvent> {
         loop {
             let event = self.next().await?;
-            if event.event != "" {
+            if !event.event.is_empty() {
                 return Some(event);
             }
         }
