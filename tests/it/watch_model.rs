@@ -30,7 +30,7 @@ use chroma_sync::{
 };
 use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::harness::{
     node::Node,
@@ -117,12 +117,16 @@ async fn run_history(world: Arc<World>, seed: u64) -> u64 {
     let source = world.test.source(&tenant).await;
     let feed_start = world.test.store.feed_head().await.unwrap();
     let (finished, over) = watch::channel(0_u64);
+    let (began, begun) = oneshot::channel();
     let feed_watcher = tokio::spawn(watch_feed(
         Arc::clone(&world),
         tenant.clone(),
         StdRng::seed_from_u64(random.random()),
+        began,
         over,
     ));
+    // What happens before it has begun is not told.
+    begun.await.unwrap();
     let mut invocations = Vec::new();
     let mut watchers = Vec::new();
     for _ in 0..INVOCATIONS {
@@ -263,9 +267,11 @@ async fn watch_feed(
     world: Arc<World>,
     tenant: TenantName,
     mut random: StdRng,
+    began: oneshot::Sender<()>,
     mut over: watch::Receiver<u64>,
 ) -> Vec<(InvocationId, u64)> {
     let auth = Auth::owner(tenant);
+    let mut began = Some(began);
     let mut seen = Vec::new();
     let mut start = WatchStart::Now;
     loop {
@@ -295,6 +301,9 @@ async fn watch_feed(
                     // Tokens are kept as text.
                     let token = ResumeToken::decode(&update.resume_token.encode()).unwrap();
                     start = WatchStart::After(token);
+                    if let Some(began) = began.take() {
+                        began.send(()).unwrap();
+                    }
                     if update.kind == FeedUpdateKind::StateChanged {
                         let invocation = update.invocation.unwrap();
                         seen.push((invocation.id, invocation.revision));
