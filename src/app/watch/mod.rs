@@ -1,7 +1,7 @@
 //! Watching: streams of states that cannot lose the ending.
 //!
-//! [`hub`] reads changes for the whole process, [`topic`] keeps those of one invocation for its streams,
-//! [`one`] follows an invocation and [`many`] the feed. The database is the truth; nothing here is
+//! `hub` reads changes for the whole process, `topic` keeps those of one invocation for its streams,
+//! `one` follows an invocation and `many` the feed. The database is the truth; nothing here is
 //! remembered that it does not say. Invariants: the state changes of an invocation come to a stream in the
 //! order of their revisions, none is skipped, none comes twice; nothing follows a terminal state; a stream
 //! ends with an error only when the server drains, the database is away, or the caller's token is no longer
