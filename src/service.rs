@@ -347,6 +347,7 @@ fn watch_options(config: &Config) -> WatchOptions {
 fn server_options(config: &Config) -> ServerOptions {
     ServerOptions {
         max_request_bytes: config.server.max_request_bytes,
+        max_connections: config.server.max_connections,
         max_concurrent_streams: config.server.max_concurrent_streams,
         max_concurrent_requests: config.server.max_concurrent_requests,
         request_timeout: Duration::from_secs(config.server.request_timeout_seconds),

@@ -14,6 +14,7 @@ use super::{Config, ConfigError, Secret};
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub max_request_bytes: usize,
+    pub max_connections: usize,
     pub max_concurrent_streams: u32,
     pub max_concurrent_requests: usize,
     pub request_timeout_seconds: u64,
@@ -231,6 +232,7 @@ impl Config {
                 "server.keepalive_timeout_seconds",
                 self.server.keepalive_timeout_seconds,
             ),
+            ("server.max_connections", self.server.max_connections as u64),
             ("store.max_connections", u64::from(self.store.max_connections)),
             ("chroma.timeout_seconds", self.chroma.timeout_seconds),
             ("github.max_file_bytes", self.github.max_file_bytes),

@@ -7,6 +7,7 @@
 //! Native gRPC goes past the router's layers (see `surfaces`): they are for pages and REST.
 
 mod admission;
+mod connections;
 mod surfaces;
 mod tls;
 
@@ -23,7 +24,7 @@ use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -42,6 +43,7 @@ use crate::{app::App, error::Error, grpc, rest};
 #[allow(missing_docs)]
 pub struct ServerOptions {
     pub max_request_bytes: usize,
+    pub max_connections: usize,
     pub max_concurrent_streams: u32,
     pub max_concurrent_requests: usize,
     pub request_timeout: Duration,
@@ -79,16 +81,14 @@ pub async fn serve(
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout));
     let drained = report_drain(drain.clone(), reporter);
+    let connections = connections::accept(listener, options.max_connections, options.keepalive_timeout);
     let serving = match acceptor {
         Some(acceptor) => server
-            .serve_with_incoming_shutdown(surfaces, tls::incoming(listener, acceptor), drained)
+            .serve_with_incoming_shutdown(surfaces, tls::incoming(connections, acceptor), drained)
             .boxed(),
-        None => {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            server
-                .serve_with_incoming_shutdown(surfaces, incoming, drained)
-                .boxed()
-        }
+        None => server
+            .serve_with_incoming_shutdown(surfaces, connections, drained)
+            .boxed(),
     };
     let deadline = async {
         drain.cancelled().await;

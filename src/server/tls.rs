@@ -11,7 +11,6 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -21,7 +20,8 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+
+use super::connections::Connection;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes under way at once; more connections wait in the kernel.
@@ -76,12 +76,12 @@ pub fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError>
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// The connections of `listener` after their handshakes.
+/// The connections after their handshakes.
 pub(super) fn incoming(
-    listener: TcpListener,
+    connections: impl Stream<Item = io::Result<Connection>>,
     acceptor: TlsAcceptor,
-) -> impl Stream<Item = io::Result<TlsStream<TcpStream>>> {
-    TcpListenerStream::new(listener)
+) -> impl Stream<Item = io::Result<TlsStream<Connection>>> {
+    connections
         .map(move |connection| handshake(connection, acceptor.clone()))
         .buffer_unordered(MAX_HANDSHAKES)
         // What never became a connection concerns nobody but the log.
@@ -94,11 +94,10 @@ pub(super) fn incoming(
 }
 
 async fn handshake(
-    connection: io::Result<TcpStream>,
+    connection: io::Result<Connection>,
     acceptor: TlsAcceptor,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<TlsStream<Connection>> {
     let connection = connection?;
-    connection.set_nodelay(true)?;
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(connection)).await {
         Ok(shaken) => shaken,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::Instant,
 };
 use tonic::{
     Code, Status,
@@ -153,6 +154,41 @@ async fn messages_are_compressed_both_ways_for_clients_that_ask() {
         .await
         .unwrap();
     assert!(plain.metadata().get("grpc-encoding").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_are_closed_at_once_and_silent_ones_soon() {
+    let mut scenario = Scenario::new(Backend::Sqlite).await;
+    scenario.deployment = scenario
+        .deployment
+        .with("server.max_connections", "3")
+        .with("server.keepalive_timeout_seconds", "1");
+    let service = scenario.deployment.start_role("api");
+    let address = service.url.replace("http://", "");
+    let open = async || TcpStream::connect(&address).await.unwrap();
+    // How many bytes come before the end of the connection.
+    let ends = async |mut connection: TcpStream| connection.read_to_end(&mut Vec::new()).await.ok();
+    let began = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        silent.push(open().await);
+    }
+    // The limit is reached when these three are: the kernel takes connections before the server does.
+    wait_for("a connection beyond the limit", async || {
+        let beyond = tokio::time::timeout(Duration::from_millis(200), ends(open().await)).await;
+        beyond.map(|_| ())
+    })
+    .await;
+    for connection in silent {
+        assert_eq!(ends(connection).await, Some(0));
+    }
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+    // Their places are free again.
+    wait_for("an answer", async || {
+        let answer = reqwest::get(format!("{}/health", service.url)).await;
+        answer.map(|answer| assert_eq!(answer.status(), 200))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
