@@ -46,7 +46,7 @@ enum Command {
     Openapi,
     /// Sync a repository into a collection and follow it to its end.
     Sync(sync::Arguments),
-    /// Follow an invocation to its end.
+    /// Follow an invocation to its end, or many.
     Watch(watch::Arguments),
     /// Ask a collection in words.
     Search(search::Arguments),

@@ -12,7 +12,7 @@ use crate::proto::{
 };
 
 /// A bar of one invocation.
-const BAR: &str = "{prefix} {msg:10} [{bar:30}] {pos}/{len} documents{wide_msg}";
+const BAR: &str = "{prefix} [{bar:30}] {pos}/{len} documents, {wide_msg}";
 /// Bars shown at once; of more invocations only the ends are told.
 const MAX_BARS: usize = 16;
 
