@@ -30,7 +30,10 @@ use chroma_sync::{
 };
 use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::harness::{
     node::Node,
@@ -45,6 +48,8 @@ const AT_ONCE: usize = 24;
 const NODES: usize = 3;
 const INVOCATIONS: usize = 3;
 const WATCHERS: usize = 4;
+/// How long a watcher may take for what is missing when everything has happened.
+const DEADLINE: Duration = Duration::from_secs(60);
 const OPTIONS: WatchOptions = WatchOptions {
     heartbeat: Duration::from_millis(40),
     poll: Duration::from_millis(25),
@@ -158,7 +163,10 @@ async fn run_history(world: Arc<World>, seed: u64) -> u64 {
         table.insert(*id, world.test.store.events_after(*id, 0, 100).await.unwrap());
     }
     for (id, watcher) in watchers {
-        let log = watcher.await.unwrap();
+        let log = timeout(DEADLINE, watcher).await;
+        let log = log
+            .unwrap_or_else(|_| panic!("seed {seed}: a watcher of {id} saw no end"))
+            .unwrap();
         let path = table[&id]
             .iter()
             .map(|event| (event.revision, event.invocation.state.name()));
@@ -166,7 +174,10 @@ async fn run_history(world: Arc<World>, seed: u64) -> u64 {
     }
     let state_changes = table.values().map(Vec::len).sum::<usize>() as u64;
     finished.send(state_changes).unwrap();
-    let seen = feed_watcher.await.unwrap();
+    let seen = timeout(DEADLINE, feed_watcher).await;
+    let seen = seen
+        .unwrap_or_else(|_| panic!("seed {seed}: the feed has not told everything"))
+        .unwrap();
     let filter = FeedFilter {
         tenant: Some(tenant),
         ..FeedFilter::default()
@@ -237,7 +248,13 @@ async fn watch_one(world: Arc<World>, tenant: TenantName, id: InvocationId, mut 
             }
         };
         let mut updates = pin!(updates);
-        let mut patience = random.random_range(1..12);
+        // Some never go away by themselves: what a stream leaves out, they do not get by resuming.
+        let steadfast = random.random_bool(0.3);
+        let mut patience = if steadfast {
+            u32::MAX
+        } else {
+            random.random_range(1..12)
+        };
         loop {
             match updates.next().await {
                 None => return log,
