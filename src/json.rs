@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::domain::{
-    invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, Phase, State},
+    invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, State},
     time::Timestamp,
     webhook::WebhookDelivery,
 };
@@ -89,8 +89,6 @@ pub fn event_data(invocation: &Invocation, time: Timestamp) -> Value {
 pub fn progress(invocation: &Invocation) -> Value {
     let progress = &invocation.progress;
     let counts = &progress.statistics;
-    // Before, not all have been discovered; afterwards, nothing is left.
-    let has_pace = progress.phase == Phase::Indexing;
     json!({
         "phase": progress.phase.as_str(),
         "attempt": invocation.attempt,
@@ -111,8 +109,8 @@ pub fn progress(invocation: &Invocation) -> Value {
         "chunks_truncated": counts.chunks_truncated,
         "documents_per_minute": counts.documents_per_minute,
         "tokens_per_second": counts.tokens_per_second,
-        "documents_left": has_pace.then(|| counts.documents_left()),
-        "time_left_ms": counts.time_left_ms().filter(|_| has_pace),
+        "documents_left": progress.documents_left(),
+        "time_left_ms": progress.time_left_ms(),
     })
 }
 

@@ -8,12 +8,7 @@ use std::{
     },
 };
 
-use chroma_sync::{
-    domain::names::TenantName,
-    proto::{self, invocation_service_client::InvocationServiceClient},
-    store::Store,
-};
-use futures::StreamExt;
+use chroma_sync::proto::{self, invocation_service_client::InvocationServiceClient};
 use prost::Message;
 use tonic::{
     Request,
@@ -26,8 +21,8 @@ use crate::{
     harness::{
         postgres::Cluster,
         service::{Deployment, Service},
-        stores::{created, created_source, new_invocation, new_source},
     },
+    invocations::fill,
     load::{Figure, Processes, Row, drive, print_processor_ratio, print_ratio, print_table},
     migrated,
     peers::{BARE, Peer},
@@ -121,7 +116,7 @@ pub async fn measure(cluster: &Cluster, directory: &Path) {
 
 async fn subject(url: &str, directory: &Path) -> Subject {
     let store = migrated(url).await;
-    let ids = Arc::new(fill(&store, INVOCATIONS).await);
+    let ids = Arc::new(fill(&store, INVOCATIONS, IN_FLIGHT).await);
     store.close().await;
     let deployment =
         Deployment::new(url, "http://127.0.0.1:1", "file:///", directory).with("log.filter", "warn");
@@ -134,26 +129,6 @@ async fn subject(url: &str, directory: &Path) -> Subject {
             next: Arc::default(),
         },
     }
-}
-
-/// Creates invocations of one source and returns their ids.
-async fn fill(store: &Store, count: usize) -> Vec<String> {
-    let tenant = TenantName::default_tenant();
-    let source = store
-        .create_source(&tenant, new_source("db", "owner/repository"), None)
-        .await;
-    let source = &created_source(source.unwrap());
-    futures::stream::iter(0..count)
-        .map(|number| async move {
-            let new = new_invocation(&format!("collection-{number}"));
-            let outcome = store
-                .create_invocation(&source.tenant, source, new, None, None)
-                .await;
-            created(outcome.unwrap()).id.to_string()
-        })
-        .buffer_unordered(IN_FLIGHT)
-        .collect()
-        .await
 }
 
 async fn one_message(subject: &Subject) -> proto::Invocation {

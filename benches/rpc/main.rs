@@ -17,6 +17,8 @@ mod get;
 #[path = "../../tests/it/harness/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
+#[path = "../shared/invocations.rs"]
+mod invocations;
 mod lists;
 mod load;
 mod peers;

@@ -7,20 +7,18 @@ use std::{
 };
 
 use chroma_sync::{
-    domain::names::TenantName,
     proto::{
         self, WatchInvocationResponse, invocation_service_client::InvocationServiceClient,
         watch_invocation_response::Kind,
     },
     store::{Store, StoreOptions},
 };
-use futures::StreamExt;
 use prost::Message;
 use tonic::{Request, Streaming, metadata::AsciiMetadataValue, transport::Channel};
 
-use crate::harness::{
-    service::{Deployment, Service},
-    stores::{created, created_source, new_invocation, new_source},
+use crate::{
+    harness::service::{Deployment, Service},
+    invocations::fill,
 };
 
 /// Limits that the largest measurement needs; everything else is as configured by default.
@@ -148,24 +146,4 @@ impl WatchedService {
             .insert("x-chroma-token", self.token.clone());
         request
     }
-}
-
-/// Creates invocations of one source and returns their ids.
-async fn fill(store: &Store, count: usize, in_flight: usize) -> Vec<String> {
-    let tenant = TenantName::default_tenant();
-    let source = store
-        .create_source(&tenant, new_source("db", "owner/repository"), None)
-        .await;
-    let source = &created_source(source.unwrap());
-    futures::stream::iter(0..count)
-        .map(|number| async move {
-            let new = new_invocation(&format!("collection-{number}"));
-            let outcome = store
-                .create_invocation(&source.tenant, source, new, None, None)
-                .await;
-            created(outcome.unwrap()).id.to_string()
-        })
-        .buffer_unordered(in_flight)
-        .collect()
-        .await
 }

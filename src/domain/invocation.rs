@@ -339,18 +339,6 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Documents that are left. Means nothing before all have been discovered.
-    pub fn documents_left(&self) -> u64 {
-        self.documents_discovered.saturating_sub(self.documents_done())
-    }
-
-    /// How long the rest takes if it goes on as lately, in milliseconds; none while nothing is indexed.
-    pub fn time_left_ms(&self) -> Option<u64> {
-        self.documents_left()
-            .saturating_mul(60_000)
-            .checked_div(self.documents_per_minute)
-    }
-
     /// Documents of which the end is known.
     pub fn documents_done(&self) -> u64 {
         self.documents_indexed
@@ -370,6 +358,24 @@ pub struct Progress {
     pub wait: Option<Wait>,
     /// Counts.
     pub statistics: Statistics,
+}
+
+impl Progress {
+    /// Documents that are left; none before all have been discovered, and afterwards.
+    pub fn documents_left(&self) -> Option<u64> {
+        let counts = &self.statistics;
+        let left = counts
+            .documents_discovered
+            .saturating_sub(counts.documents_done());
+        (self.phase == Phase::Indexing).then_some(left)
+    }
+
+    /// How long the rest takes if it goes on as lately, in milliseconds; none when nothing is known to be left,
+    /// or nothing has ended lately.
+    pub fn time_left_ms(&self) -> Option<u64> {
+        let left = self.documents_left()?.saturating_mul(60_000);
+        left.checked_div(self.statistics.documents_per_minute)
+    }
 }
 
 /// A stored invocation.

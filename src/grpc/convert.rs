@@ -133,12 +133,6 @@ impl From<Phase> for proto::invocation::Phase {
 impl From<&Progress> for proto::Statistics {
     fn from(progress: &Progress) -> Self {
         let millis = |value| Some(duration(Duration::from_millis(value)));
-        let Progress {
-            phase, statistics, ..
-        } = progress;
-        // Before, not all have been discovered; afterwards, nothing is left.
-        let has_pace = *phase == Phase::Indexing;
-        let time_left = statistics.time_left_ms().filter(|_| has_pace);
         let Statistics {
             documents_discovered,
             documents_indexed,
@@ -156,7 +150,7 @@ impl From<&Progress> for proto::Statistics {
             index_ms,
             documents_per_minute,
             tokens_per_second,
-        } = *statistics;
+        } = progress.statistics;
         Self {
             documents_discovered: count(documents_discovered),
             documents_indexed: count(documents_indexed),
@@ -174,8 +168,8 @@ impl From<&Progress> for proto::Statistics {
             index_duration: millis(index_ms),
             documents_per_minute: count(documents_per_minute),
             tokens_per_second: count(tokens_per_second),
-            documents_left: has_pace.then(|| count(statistics.documents_left())),
-            time_left: time_left.and_then(millis),
+            documents_left: progress.documents_left().map(count),
+            time_left: progress.time_left_ms().and_then(millis),
         }
     }
 }

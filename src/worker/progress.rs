@@ -225,7 +225,12 @@ mod tests {
             (
                 statistics.documents_per_minute,
                 statistics.tokens_per_second,
-                statistics.time_left_ms(),
+                Progress {
+                    phase: Phase::Indexing,
+                    wait: None,
+                    statistics,
+                }
+                .time_left_ms(),
             )
         };
         assert_eq!(rates(0, 0, 0), (0, 0, None));

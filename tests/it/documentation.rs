@@ -309,14 +309,7 @@ fn shell_loop(service: &Service, id: &str) -> Command {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_loops_of_the_api_page_follow_over_a_restart() {
     let mut scenario = scenario().await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    scenario.deployment = scenario
-        .deployment
-        .with("server.listen", &format!("127.0.0.1:{port}"));
+    scenario.deployment = scenario.deployment.on_one_port();
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "chroma-core/chroma").await;
     let created = scenario

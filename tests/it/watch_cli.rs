@@ -187,14 +187,7 @@ async fn the_invocations_of_a_source_are_followed_until_none_is_live() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_over_a_restart_of_the_server() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    scenario.deployment = scenario
-        .deployment
-        .with("server.listen", &format!("127.0.0.1:{port}"));
+    scenario.deployment = scenario.deployment.on_one_port();
     let service = scenario.deployment.start_role("api");
     let (_, created) = scenario.pending_invocation(&service).await;
     let mut watching = Running::watch(&scenario, &service, &[&created.id]);

@@ -237,14 +237,7 @@ async fn a_long_poll_answers_at_the_change_or_when_its_time_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_source_in_a_browser_follows_to_the_end_over_a_restart() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    scenario.deployment = scenario
-        .deployment
-        .with("server.listen", &format!("127.0.0.1:{port}"));
+    scenario.deployment = scenario.deployment.on_one_port();
     let service = scenario.deployment.start_role("api");
     let (_, one) = scenario.pending_invocation(&service).await;
     // The page is of another origin, as an application's is.

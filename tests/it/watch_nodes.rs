@@ -129,15 +129,7 @@ async fn listeners_that_are_cut_off_again_and_again_miss_nothing() {
 async fn a_hundred_restarts_during_a_watch_lose_nothing() {
     const RESTARTS: usize = 100;
     let mut scenario = Scenario::new(Backend::Sqlite).await;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    scenario.deployment = scenario
-        .deployment
-        .with("server.listen", &format!("127.0.0.1:{port}"))
-        .with("log.filter", "warn");
+    scenario.deployment = scenario.deployment.on_one_port().with("log.filter", "warn");
     let mut service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
     let followed = scenario

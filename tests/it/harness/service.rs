@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
@@ -55,6 +56,12 @@ impl Deployment {
             .with("server.listen", "127.0.0.1:0")
             .with("embedding.threads", "1")
             .with("log.filter", "info,chroma_sync=debug")
+    }
+
+    /// Listens where it did before whenever it is started again.
+    pub fn on_one_port(self) -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        self.with("server.listen", &free.to_string())
     }
 
     /// Sets one option, `section.key`.
