@@ -31,8 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::SmallBufferCodec")
-        // It holds a secret; see src/proto.rs.
-        .skip_debug(["chromasync.v1.Webhook"])
+        // They hold secrets; see src/proto.rs.
+        .skip_debug(["chromasync.v1.Webhook", "chromasync.v1.AwsAccessKey"])
         .compile_fds(descriptors)?;
     unpack_swagger_ui(&out)
 }

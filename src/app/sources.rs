@@ -107,6 +107,7 @@ fn require_app_registered(settings: &SourceSettings) -> Result<()> {
                 .with_metadata("app_id", app_id)),
             None => Ok(()),
         },
+        SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => Ok(()),
     }
 }
 

@@ -4,9 +4,11 @@
 //! value may be is decided in `domain/`.
 
 mod convert;
+mod convert_source;
 pub mod deadline;
 mod invocations;
 pub mod requests;
+mod source_settings;
 mod sources;
 pub mod status;
 

@@ -30,6 +30,7 @@ mod reader;
 pub mod scope;
 pub mod sources;
 mod stored;
+mod stored_kinds;
 mod transition;
 pub mod webhooks;
 mod write;

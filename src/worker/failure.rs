@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, seal::SealError,
+    domain::invocation::Failure,
+    embed::EmbedError,
+    fetch::{FetchError, LoadError},
+    index::IndexError,
+    seal::SealError,
     store::StoreError,
 };
 
@@ -13,6 +17,17 @@ pub(super) enum AttemptError {
     /// The repository could not be fetched or read.
     #[error("fetching failed")]
     Fetch(#[from] FetchError),
+    /// The source broke off while a document was loaded.
+    #[error("loading a document failed")]
+    Load(#[from] LoadError),
+    /// The one document of the invocation could not be processed.
+    #[error("document {document_key} failed: {problem}")]
+    DocumentFailed {
+        /// Which document.
+        document_key: String,
+        /// Why.
+        problem: String,
+    },
     /// The model could not embed.
     #[error("embedding failed")]
     Embed(#[from] EmbedError),
@@ -56,6 +71,18 @@ impl AttemptError {
             // A fetch is cancelled only because the lease is lost.
             Self::LeaseLost | Self::Fetch(FetchError::Cancelled { .. }) => return Disposition::Abandon,
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Load(error) => (error.transient, error.failure.clone(), error.retry_after),
+            Self::DocumentFailed {
+                document_key,
+                problem,
+            } => (
+                false,
+                Failure {
+                    reason: "DOCUMENT_FAILED".to_owned(),
+                    message: format!("'{document_key}' could not be processed: {problem}"),
+                },
+                None,
+            ),
             Self::Index(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Embed(error) => {
                 let message = format!("embedding failed: {error}");

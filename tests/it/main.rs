@@ -22,6 +22,7 @@ mod proxies;
 mod rest;
 mod rest_contract;
 mod rest_errors;
+mod rest_source_types;
 mod store_api_keys;
 mod store_claims;
 mod store_documents;
