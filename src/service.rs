@@ -273,17 +273,19 @@ fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
         .transpose()
 }
 
-/// Mode `chroma` always has secrets to keep, the others only once there is a webhook; until then they make no
-/// key file.
-fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
+/// The keys for secrets at rest. Mode `chroma` always has secrets to keep, the others only once there is a
+/// webhook or a credential; until then they make no key file.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     let encryption = &config.encryption;
-    match (config.auth.mode, encryption.key.non_empty()) {
-        (_, Some(key)) => SealingKey::from_hex(key),
-        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file),
-        (AuthMode::Keys | AuthMode::None, None) => {
-            Ok(SealingKey::from_file_when_needed(&encryption.key_file))
-        }
-    }
+    let key = match (config.auth.mode, encryption.key.non_empty()) {
+        (_, Some(key)) => SealingKey::from_hex(key)?,
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file)?,
+        (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
+    };
+    key.with_previous(&encryption.previous_keys)
 }
 
 fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {

@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod chunking;
+pub mod credential;
 pub mod document;
 pub mod embedding;
 pub mod globs;

@@ -24,6 +24,7 @@ mod rest_contract;
 mod rest_errors;
 mod store_api_keys;
 mod store_claims;
+mod store_credentials;
 mod store_documents;
 mod store_events;
 mod store_feed;
