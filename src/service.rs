@@ -14,7 +14,7 @@ use crate::{
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
     relay,
     seal::{SealError, SealingKey},
@@ -163,6 +163,7 @@ pub async fn start(
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
             github: github_options(&config, egress.clone())?,
+            github_apps: github_apps(&config, egress.clone())?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -305,6 +306,12 @@ fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, Serv
     options.egress = egress;
     crate::fetch::remove_stale(&options.directory)?;
     Ok(options)
+}
+
+fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
+    let mut options = GithubAppOptions::new(config.github.api_url.clone());
+    options.egress = egress;
+    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

@@ -8,6 +8,8 @@
 pub mod egress;
 mod error;
 mod git;
+mod github_app;
+mod rate_limit;
 pub mod rules;
 mod scratch;
 
@@ -15,6 +17,7 @@ pub use self::{
     egress::{AllowListError, Egress, EgressError},
     error::{Cause, FetchError},
     git::{Entry, GithubOptions, Listed, Reader, Snapshot, fetch_repository},
+    github_app::{AppAccess, GithubAppOptions, GithubApps},
     rules::Loaded,
     scratch::remove_stale,
 };

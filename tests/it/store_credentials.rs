@@ -293,11 +293,7 @@ async fn a_new_key_seals_everything_again_beside_writers(test: TestStore) {
     // A server that is restarted writes with the new key, and one that is not yet with the old one.
     let both = keys("b", "a");
     planted.extend(plant(&test, &both).await);
-    let writer = {
-        let old = old.clone();
-        async { plant(&test, &old).await }
-    };
-    let (rotated, late) = tokio::join!(rotate(&test.store, &both), writer);
+    let (rotated, late) = tokio::join!(rotate(&test.store, &both), plant(&test, &old));
     planted.extend(late);
     for Rotated {
         column,

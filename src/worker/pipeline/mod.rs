@@ -25,6 +25,7 @@ use super::{
     failure::AttemptError,
     lease_guard::Lease,
     progress::{ProgressHandle, Stage, record_commit},
+    repository,
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
@@ -34,7 +35,7 @@ use crate::{
         source::SourceSettings,
     },
     embed::EmbeddedText,
-    fetch::{Snapshot, fetch_repository},
+    fetch::Snapshot,
     store::Claim,
 };
 
@@ -143,8 +144,8 @@ async fn fetch(
     // Dropping this future stops the blocking transfer as well.
     let _stop = cancel.clone().drop_guard();
     let start = Instant::now();
-    let globs = github.include_globs.as_ref();
-    let snapshot = fetch_repository(&environment.github, &github.repository, reference, globs, cancel).await;
+    let tenant = &claim.invocation.tenant;
+    let snapshot = repository::fetch(environment, tenant, github, reference, cancel).await;
     progress.time(Stage::Fetch, start);
-    Ok(snapshot?)
+    snapshot
 }
