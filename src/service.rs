@@ -14,7 +14,7 @@ use crate::{
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
     relay,
     seal::{SealError, SealingKey},
@@ -163,6 +163,7 @@ pub async fn start(
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
             github: github_options(&config, egress.clone())?,
+            github_apps: github_apps(&config, egress.clone())?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -273,17 +274,19 @@ fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
         .transpose()
 }
 
-/// Mode `chroma` always has secrets to keep, the others only once there is a webhook; until then they make no
-/// key file.
-fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
+/// The keys for secrets at rest. Mode `chroma` always has secrets to keep, the others only once there is a
+/// webhook or a credential; until then they make no key file.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     let encryption = &config.encryption;
-    match (config.auth.mode, encryption.key.non_empty()) {
-        (_, Some(key)) => SealingKey::from_hex(key),
-        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file),
-        (AuthMode::Keys | AuthMode::None, None) => {
-            Ok(SealingKey::from_file_when_needed(&encryption.key_file))
-        }
-    }
+    let key = match (config.auth.mode, encryption.key.non_empty()) {
+        (_, Some(key)) => SealingKey::from_hex(key)?,
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file)?,
+        (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
+    };
+    key.with_previous(&encryption.previous_keys)
 }
 
 fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
@@ -303,6 +306,12 @@ fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, Serv
     options.egress = egress;
     crate::fetch::remove_stale(&options.directory)?;
     Ok(options)
+}
+
+fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
+    let mut options = GithubAppOptions::new(config.github.api_url.clone());
+    options.egress = egress;
+    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

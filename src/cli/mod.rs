@@ -3,6 +3,7 @@
 //! Answers go to standard output, everything else to standard error. `anyhow` is used here and
 //! nowhere below: what reaches this layer is for a person to read.
 
+mod credentials;
 mod follow;
 mod keys;
 mod migrate;
@@ -40,8 +41,10 @@ enum Command {
     Serve(serve::Arguments),
     /// Apply, revert or show the migrations of the service's database.
     Migrate(migrate::Arguments),
-    /// Create, list and revoke API keys.
+    /// Create, list and revoke API keys, or replace the key that seals secrets.
     Keys(keys::Arguments),
+    /// Store, list and delete what gives access to sources that are not public.
+    Credentials(credentials::Arguments),
     /// Print the OpenAPI document of the REST surface, as GET /openapi.json answers it.
     Openapi,
     /// Sync a repository into a collection and follow it to its end.
@@ -69,6 +72,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.flags(),
         Command::Migrate(_)
         | Command::Keys(_)
+        | Command::Credentials(_)
         | Command::Openapi
         | Command::Sync(_)
         | Command::Watch(_)
@@ -85,6 +89,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Serve(arguments) => serve::run(arguments, config).await,
             Command::Migrate(arguments) => migrate::run(arguments, &config).await,
             Command::Keys(arguments) => keys::run(arguments, &config).await,
+            Command::Credentials(arguments) => credentials::run(arguments).await,
             Command::Openapi => Ok(openapi::run(&config)),
             Command::Sync(arguments) => sync::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,

@@ -91,6 +91,7 @@ pub enum ChromaRole {
 pub struct EncryptionConfig {
     pub key: Secret,
     pub key_file: PathBuf,
+    pub previous_keys: Vec<Secret>,
 }
 
 /// `[github]`.
@@ -99,6 +100,7 @@ pub struct EncryptionConfig {
 #[allow(missing_docs)]
 pub struct GithubConfig {
     pub git_url: Url,
+    pub api_url: Url,
     pub token: Secret,
     pub max_file_bytes: u64,
     pub max_repository_bytes: u64,
@@ -287,6 +289,9 @@ impl Config {
         }
         if !matches!(self.github.git_url.scheme(), "http" | "https" | "file") {
             return refuse("github.git_url", "must be an http://, https:// or file:// URL");
+        }
+        if !matches!(self.github.api_url.scheme(), "http" | "https") {
+            return refuse("github.api_url", "must be an http:// or https:// URL");
         }
         if !matches!(self.chroma.url.scheme(), "http" | "https") {
             return refuse("chroma.url", "must be an http:// or https:// URL");

@@ -10,6 +10,8 @@ pub mod egress;
 mod error;
 mod git;
 mod listing;
+mod github_app;
+mod rate_limit;
 pub mod rules;
 mod scratch;
 
@@ -18,6 +20,7 @@ pub use self::{
     egress::{AllowListError, Egress, EgressError},
     error::{Cause, FetchError},
     git::{GithubOptions, Reader, RepositoryDocuments, Snapshot, fetch_repository},
+    github_app::{AppAccess, GithubAppOptions, GithubApps},
     listing::{Entry, Listed},
     scratch::{ScratchDirectory, ScratchFile, remove_stale},
 };

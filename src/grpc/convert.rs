@@ -16,7 +16,7 @@ use crate::{
     proto,
 };
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(time.0.rem_euclid(1_000) * 1_000_000).unwrap_or_default();
     prost_types::Timestamp {
         seconds: time.0.div_euclid(1_000),

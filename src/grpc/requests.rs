@@ -402,7 +402,7 @@ fn order(order_by: &str) -> Result<Order> {
     }
 }
 
-fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
+pub(super) fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
     let request_id = request_id.filter(|id| !id.is_empty());
     Ok(request_id.map(|id| parse_uuid("request_id", &id)).transpose()?)
 }

@@ -67,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "index",
             "openapi",
             "proto",
+            "secret",
             "service",
             "store",
             "telemetry",

@@ -25,6 +25,7 @@ mod rest_errors;
 mod rest_source_types;
 mod store_api_keys;
 mod store_claims;
+mod store_credentials;
 mod store_documents;
 mod store_events;
 mod store_feed;

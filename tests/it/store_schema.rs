@@ -54,6 +54,8 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
         "invocations",
         "invocation_events",
         "documents",
+        "aws_credentials",
+        "github_apps",
     ] {
         assert!(first.iter().any(|line| line.contains(table)), "{table}");
     }

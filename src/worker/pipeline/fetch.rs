@@ -10,13 +10,14 @@ use crate::{
         invocation::{GitReference, InvocationInput},
         source::{GithubSource, SourceSettings},
     },
-    fetch::{RepositoryDocuments, fetch_repository},
+    fetch::RepositoryDocuments,
     store::Claim,
     worker::{
         Environment,
         failure::AttemptError,
         lease_guard::Lease,
         progress::{ProgressHandle, Stage, record_commit},
+        repository,
     },
 };
 
@@ -72,8 +73,8 @@ async fn repository(
     // Dropping this future stops the blocking transfer as well.
     let _stop = cancel.clone().drop_guard();
     let start = Instant::now();
-    let globs = github.include_globs.as_ref();
-    let snapshot = fetch_repository(&environment.github, &github.repository, reference, globs, cancel).await;
+    let tenant = &claim.invocation.tenant;
+    let snapshot = repository::fetch(environment, tenant, github, reference, cancel).await;
     progress.time(Stage::Fetch, start);
     let snapshot = snapshot?;
     ledger::held(record_commit(environment, lease, progress, snapshot.commit()).await?)?;
