@@ -12,6 +12,8 @@ pub mod ids;
 pub mod invocation;
 pub mod names;
 pub mod page;
+pub mod s3;
 pub mod source;
 pub mod time;
+pub mod user_metadata;
 pub mod webhook;
