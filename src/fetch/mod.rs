@@ -5,13 +5,16 @@
 //! policy. Absent on purpose: knowledge of invocations and of what is done with a document. A fetcher
 //! is handed what it needs and returns documents or a [`FetchError`].
 
+mod content;
 pub mod egress;
 mod error;
 mod git;
 pub mod rules;
+pub mod s3;
 mod scratch;
 
 pub use self::{
+    content::{Content, LoadedDocument, ScratchFile},
     egress::{AllowListError, Egress, EgressError},
     error::{Cause, FetchError},
     git::{Entry, GithubOptions, Listed, Reader, Snapshot, fetch_repository},
