@@ -4,12 +4,17 @@
 //! parsed and what is text. Invariant: a [`DocumentReader`] holds a bounded part of a document in memory,
 //! or its file, and both are gone when the document is dropped.
 
-use std::{io, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
-use super::{listing::Entry, scratch::ScratchFile};
+use super::{listing::Entry, scratch::ScratchDirectory};
 use crate::domain::invocation::Failure;
 
 /// The bytes of a document.
@@ -30,6 +35,48 @@ impl Content {
         match self {
             Self::Memory(bytes) => Ok(bytes),
             Self::File(file) => std::fs::read(file.path()),
+        }
+    }
+}
+
+/// A file of our own, removed when it is dropped.
+#[derive(Debug)]
+pub struct ScratchFile {
+    path: PathBuf,
+    size: u64,
+    _directory: Arc<ScratchDirectory>,
+}
+
+impl ScratchFile {
+    /// Takes over the file at `path`, which lies in `directory` and has `size` bytes.
+    pub(super) fn new(path: PathBuf, size: u64, directory: Arc<ScratchDirectory>) -> Self {
+        Self {
+            path,
+            size,
+            _directory: directory,
+        }
+    }
+
+    /// Says how much was written.
+    pub(super) fn set_size(&mut self, size: u64) {
+        self.size = size;
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+impl Drop for ScratchFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a temporary file cannot be removed");
         }
     }
 }

@@ -13,14 +13,15 @@ mod listing;
 mod github_app;
 mod rate_limit;
 pub mod rules;
+pub mod s3;
 mod scratch;
 
 pub use self::{
-    content::{Content, DocumentReader, LoadError, LoadedDocument, Reading},
+    content::{Content, DocumentReader, LoadError, LoadedDocument, Reading, ScratchFile},
     egress::{AllowListError, Egress, EgressError},
     error::{Cause, FetchError},
     git::{GithubOptions, Reader, RepositoryDocuments, Snapshot, fetch_repository},
     github_app::{AppAccess, GithubAppOptions, GithubApps},
     listing::{Entry, Listed},
-    scratch::{ScratchDirectory, ScratchFile, remove_stale},
+    scratch::{ScratchDirectory, remove_stale},
 };

@@ -8,9 +8,8 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use uuid::Uuid;
@@ -62,45 +61,6 @@ impl ScratchDirectory {
 impl Drop for ScratchDirectory {
     fn drop(&mut self) {
         remove(&self.path, &self.lock_path);
-    }
-}
-
-/// A file of a scratch directory, which it keeps from being removed. Is removed itself on drop.
-#[derive(Debug)]
-pub struct ScratchFile {
-    path: PathBuf,
-    _directory: Arc<ScratchDirectory>,
-}
-
-impl ScratchFile {
-    /// Makes an empty file that only its owner may read, open for reading and writing.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn create(directory: &Arc<ScratchDirectory>) -> io::Result<(Self, File)> {
-        let path = directory.path().join(Uuid::now_v7().simple().to_string());
-        let mut options = OpenOptions::new();
-        let file = options
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
-        let _directory = Arc::clone(directory);
-        Ok((Self { path, _directory }, file))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for ScratchFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a temporary file cannot be removed");
-        }
     }
 }
 
@@ -196,22 +156,6 @@ mod tests {
         drop(directory);
 
         assert_eq!(names(&root.path().join("made/too")), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_file_is_private_goes_when_dropped_and_keeps_its_directory() {
-        let root = tempfile::tempdir().unwrap();
-        let directory = Arc::new(ScratchDirectory::create(root.path()).unwrap());
-        let (file, _) = ScratchFile::create(&directory).unwrap();
-        drop(directory);
-        assert_eq!(
-            fs::metadata(file.path()).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-
-        drop(file);
-
-        assert_eq!(names(root.path()), Vec::<String>::new());
     }
 
     #[test]
