@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
     ("fetch", &["domain", "error", "secret"]),
+    ("parse", &["domain", "secret"]),
     (
         "worker",
         &[
@@ -51,8 +52,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "app", "config", "domain", "embed", "error", "fetch", "index", "relay", "seal", "server",
-            "store", "wake", "webhook", "worker",
+            "app", "config", "domain", "embed", "error", "fetch", "index", "parse", "relay", "seal",
+            "server", "store", "wake", "webhook", "worker",
         ],
     ),
     ("telemetry", &["config"]),
@@ -66,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "index",
             "openapi",
+            "parse",
             "proto",
             "service",
             "store",
