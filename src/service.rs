@@ -16,6 +16,7 @@ use crate::{
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
     fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
+    parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -55,6 +56,9 @@ pub enum ServiceError {
     /// The directory for repositories.
     #[error("the directory for repositories (worker.directory) cannot be used")]
     Directory(#[from] FetchError),
+    /// The provider of descriptions of pictures.
+    #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
+    Describe(#[from] DescribeError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -111,6 +115,39 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
         &directories,
         options,
     )
+}
+
+/// Makes the converter of documents as configured.
+///
+/// # Errors
+/// See [`ImageDescriber::new`].
+pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
+    let parse = &config.parse;
+    let descriptions = &parse.image_descriptions;
+    let describer = descriptions.base().map(|url| {
+        ImageDescriber::new(ImageDescriberOptions {
+            url,
+            model: descriptions.model.clone(),
+            api_key: descriptions
+                .api_key
+                .non_empty()
+                .map(|_| descriptions.api_key.clone()),
+            prompt: descriptions.prompt.clone(),
+            timeout: Duration::from_secs(descriptions.timeout_seconds),
+            max_bytes: descriptions.max_bytes,
+            concurrency: descriptions.concurrency,
+        })
+    });
+    let options = ParserOptions {
+        program: None,
+        max_memory_bytes: parse.max_memory_bytes,
+        max_cpu: Duration::from_secs(parse.max_cpu_seconds),
+        timeout: Duration::from_secs(parse.timeout_seconds),
+        max_output_bytes: parse.max_output_bytes,
+        max_pages: parse.max_pages,
+        concurrency: parse.concurrency,
+    };
+    Ok(Parser::new(options, describer.transpose()?))
 }
 
 /// A service that runs.

@@ -9,6 +9,7 @@ mod keys;
 mod migrate;
 mod openapi;
 mod output;
+mod parse_document;
 mod remote;
 mod search;
 mod serve;
@@ -53,11 +54,17 @@ enum Command {
     Watch(watch::Arguments),
     /// Ask a collection in words.
     Search(search::Arguments),
+    /// Convert one document to Markdown; the service starts itself with this.
+    #[command(name = crate::parse::child::SUBCOMMAND, hide = true)]
+    ParseDocument(parse_document::Arguments),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Command::ParseDocument(arguments) = &arguments.command {
+        return parse_document::run(arguments);
+    }
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -76,7 +83,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         | Command::Openapi
         | Command::Sync(_)
         | Command::Watch(_)
-        | Command::Search(_) => Vec::new(),
+        | Command::Search(_)
+        | Command::ParseDocument(_) => Vec::new(),
     };
     let config = Config::load(arguments.config.as_deref(), std::env::vars(), &flags)?;
     telemetry::start(&config.log)?;
@@ -94,6 +102,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Sync(arguments) => sync::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
             Command::Search(arguments) => search::run(arguments, &config).await,
+            Command::ParseDocument(arguments) => Ok(parse_document::run(&arguments)),
         }
     })?;
     // A blocking fetch that is being stopped must not hold the process back.

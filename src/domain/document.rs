@@ -40,11 +40,13 @@ pub enum SkipRule {
     Empty,
     /// Has a name that is not UTF-8.
     InvalidKey,
+    /// Is a picture, and nobody is configured who describes pictures.
+    ImageNotDescribed,
 }
 
 impl SkipRule {
     /// Every rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TooLarge,
         Self::Binary,
         Self::NotUtf8,
@@ -53,6 +55,7 @@ impl SkipRule {
         Self::LfsPointer,
         Self::Empty,
         Self::InvalidKey,
+        Self::ImageNotDescribed,
     ];
 
     /// The name in the ledger and on the wire.
@@ -66,6 +69,7 @@ impl SkipRule {
             Self::LfsPointer => "lfs_pointer",
             Self::Empty => "empty",
             Self::InvalidKey => "invalid_key",
+            Self::ImageNotDescribed => "image_not_described",
         }
     }
 
