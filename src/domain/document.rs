@@ -39,11 +39,21 @@ pub enum SkipRule {
     Empty,
     /// Has a name that is not UTF-8.
     InvalidKey,
+    /// Has the content of a page that was found before.
+    Duplicate,
+    /// Is a page that robots.txt does not allow to be fetched.
+    Robots,
+    /// Is a page that asks to be in no index.
+    NoIndex,
+    /// Is of a media type that no text is made of.
+    NotText,
+    /// Redirects to another site.
+    OffSite,
 }
 
 impl SkipRule {
     /// Every rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::TooLarge,
         Self::Binary,
         Self::NotUtf8,
@@ -52,6 +62,11 @@ impl SkipRule {
         Self::LfsPointer,
         Self::Empty,
         Self::InvalidKey,
+        Self::Duplicate,
+        Self::Robots,
+        Self::NoIndex,
+        Self::NotText,
+        Self::OffSite,
     ];
 
     /// The name in the ledger and on the wire.
@@ -65,6 +80,11 @@ impl SkipRule {
             Self::LfsPointer => "lfs_pointer",
             Self::Empty => "empty",
             Self::InvalidKey => "invalid_key",
+            Self::Duplicate => "duplicate",
+            Self::Robots => "robots",
+            Self::NoIndex => "noindex",
+            Self::NotText => "not_text",
+            Self::OffSite => "off_site",
         }
     }
 

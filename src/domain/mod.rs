@@ -12,6 +12,7 @@ pub mod ids;
 pub mod invocation;
 pub mod names;
 pub mod page;
+pub mod path_patterns;
 pub mod source;
 pub mod time;
 pub mod webhook;

@@ -10,6 +10,7 @@ mod error;
 mod git;
 pub mod rules;
 mod scratch;
+pub mod web;
 
 pub use self::{
     egress::{AllowListError, Egress, EgressError},

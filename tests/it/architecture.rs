@@ -23,7 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("index", &["domain", "error", "secret"]),
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
-    ("fetch", &["domain", "error", "secret"]),
+    ("parse", &[]),
+    ("fetch", &["domain", "error", "parse", "secret"]),
     (
         "worker",
         &[
@@ -259,6 +260,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     let mut reasons = BTreeSet::new();
     for path in [
         "src/fetch/error.rs",
+        "src/fetch/web/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",
         "src/store/lease/reap.rs",

@@ -1,0 +1,3 @@
+//! Parsers: they turn documents of other forms into Markdown.
+
+pub mod html;
