@@ -46,5 +46,6 @@ mod watch_events;
 mod watch_many;
 mod watch_model;
 mod watch_nodes;
+mod web;
 mod webhook_requests;
 mod webhooks;

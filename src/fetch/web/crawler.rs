@@ -20,32 +20,31 @@ use super::{
     CrawlOptions, CrawlPlan, CrawlProgress, KnownPage, Report,
     address::{self, Site},
     error::CrawlError,
+    known::Known,
     listing::{Crawl, Page, PageDecision, storage},
-    requests::{Requests, Validators},
+    requests::Requests,
     robots::Robots,
     spool::Spool,
     start::{self, Begun},
-    visit::{Outcome, Visited, visit},
+    visit::{Outcome, visit},
 };
 use crate::domain::document::SkipRule;
 
 /// A site that does not answer so many pages in a row does not answer.
 const MAX_FAILURES_IN_A_ROW: u32 = 10;
-/// The most links of a page that are kept for the next crawl. A page with more is asked for as a whole.
-const MAX_KEPT_LINKS: usize = 2_000;
 
 /// A URL that is to be asked for.
 #[derive(Debug, Clone)]
-struct Task {
-    url: Url,
+pub(super) struct Task {
+    pub(super) url: Url,
     /// Links away from the start page.
-    depth: u32,
+    pub(super) depth: u32,
     /// Redirects that led here.
-    hops: usize,
+    pub(super) hops: usize,
     /// The URL that the first of them came from.
-    origin: Option<Url>,
+    pub(super) origin: Option<Url>,
     /// Whether its links are followed, as far as the depth allows.
-    follow: bool,
+    pub(super) follow: bool,
 }
 
 /// Runs a crawl from front to back.
@@ -115,67 +114,35 @@ pub(super) async fn run(
     Ok(crawler.finish())
 }
 
-/// What the last crawl left.
-struct Known {
-    by_address: HashMap<String, Arc<KnownPage>>,
-    by_key: HashMap<String, Arc<KnownPage>>,
-}
-
-impl Known {
-    fn new(pages: Vec<KnownPage>) -> Self {
-        let pages: Vec<Arc<KnownPage>> = pages.into_iter().map(Arc::new).collect();
-        let by = |key: fn(&KnownPage) -> &String| {
-            let pages = pages.iter().map(|page| (key(page).clone(), Arc::clone(page)));
-            pages.collect()
-        };
-        Self {
-            by_address: by(|page| &page.fetched_from),
-            by_key: by(|page| &page.url),
-        }
-    }
-
-    /// What to send with a question for `url`. Nothing where links are `needed` and not known, since a page
-    /// that did not change is not sent again.
-    fn validators(&self, url: &Url, needs_links: bool) -> Validators {
-        let page = self.by_address.get(url.as_str());
-        page.filter(|page| !needs_links || page.links.is_some())
-            .map(|page| Validators {
-                etag: page.etag.clone(),
-                last_modified: page.last_modified.clone(),
-            })
-            .unwrap_or_default()
-    }
-}
-
 /// A crawl that is under way.
-struct Crawler<'a> {
-    plan: &'a CrawlPlan,
+pub(super) struct Crawler<'a> {
+    pub(super) plan: &'a CrawlPlan,
     /// Documents that it ends with.
-    limit: usize,
-    requests: Arc<Requests>,
-    site: Site,
-    robots: Robots,
-    known: Known,
-    spool: Arc<Spool>,
-    deadline: Instant,
-    queue: VecDeque<Task>,
+    pub(super) limit: usize,
+    pub(super) requests: Arc<Requests>,
+    pub(super) site: Site,
+    pub(super) robots: Robots,
+    pub(super) known: Known,
+    pub(super) spool: Arc<Spool>,
+    pub(super) deadline: Instant,
+    pub(super) queue: VecDeque<Task>,
     /// All URLs found, whatever became of them.
-    seen: HashSet<String>,
-    pages: Vec<Page>,
+    pub(super) seen: HashSet<String>,
+    pub(super) pages: Vec<Page>,
     /// Places in `pages`.
-    by_key: HashMap<String, usize>,
-    by_version: HashMap<String, usize>,
-    documents: usize,
-    spooled: u64,
-    fetched: u32,
-    failures_in_a_row: u32,
+    pub(super) by_key: HashMap<String, usize>,
+    pub(super) by_version: HashMap<String, usize>,
+    pub(super) documents: usize,
+    pub(super) spooled: u64,
+    pub(super) fetched: u32,
+    pub(super) failures_in_a_row: u32,
     /// Whether links may have been missed.
-    incomplete: bool,
-    ended_early: Option<String>,
+    pub(super) incomplete: bool,
+    pub(super) ended_early: Option<String>,
 }
 
 impl Crawler<'_> {
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.documents >= self.limit
     }
 
@@ -217,7 +184,7 @@ impl Crawler<'_> {
         self.plan.max_depth.is_none_or(|most| task.depth < most)
     }
 
-    fn end_early(&mut self, why: String) {
+    pub(super) fn end_early(&mut self, why: String) {
         self.ended_early.get_or_insert(why);
         self.queue.clear();
     }
@@ -332,106 +299,8 @@ impl Crawler<'_> {
         }
     }
 
-    async fn take_document(&mut self, task: &Task, visited: Visited) -> Result<(), CrawlError> {
-        let obeys = self.requests.options.obey_robots;
-        let links = if obeys && visited.robots.nofollow {
-            &[][..]
-        } else {
-            &visited.links
-        };
-        let links = self.own_links(links);
-        self.follow(task, &links);
-        // The start page is read for its links even where the patterns leave it out.
-        if !self.plan.takes(task.url.path()) {
-            return Ok(());
-        }
-        if obeys && visited.robots.noindex {
-            self.list(Page::bare(
-                task.url.as_str(),
-                PageDecision::Skip(SkipRule::NoIndex),
-            ));
-            return Ok(());
-        }
-        if visited.content.trim_ascii().is_empty() {
-            self.list(Page::bare(task.url.as_str(), PageDecision::Skip(SkipRule::Empty)));
-            return Ok(());
-        }
-        let key = self.key_of(&task.url, visited.canonical.as_ref(), &visited.version_key);
-        let mut page = Page {
-            version_key: visited.version_key,
-            media_type: Some(visited.kind.media_type()),
-            title: visited.title,
-            fetched_from: task.url.to_string(),
-            etag: visited.validators.etag,
-            last_modified: visited.validators.last_modified,
-            links: (links.len() <= MAX_KEPT_LINKS).then(|| links.into()),
-            ..Page::bare(&key, PageDecision::Load)
-        };
-        if self.is_duplicate(&page) {
-            return Ok(());
-        }
-        let known = self.known.by_key.get(&key);
-        if known.is_some_and(|known| known.version_key == page.version_key) {
-            page.decision = PageDecision::Unchanged;
-        } else {
-            let length = visited.content.len() as u64;
-            if self.spooled + length > self.requests.options.max_crawl_bytes {
-                let most = self.requests.options.max_crawl_bytes;
-                let why = format!(
-                    "the crawl ended because its documents take more than {most} bytes (web.max_crawl_bytes)"
-                );
-                self.list(Page::bare(&key, PageDecision::Failed(why.clone())));
-                self.end_early(why);
-                return Ok(());
-            }
-            let place = self.spool.write(self.spooled, visited.content).await;
-            let place = place.map_err(|error| storage("write to", error))?;
-            self.spooled += length;
-            page.size_bytes = Some(place.length());
-            page.place = Some(place);
-        }
-        self.list_document(page);
-        Ok(())
-    }
-
-    /// Takes the word of the site that a page is as the last crawl left it.
-    fn take_unchanged(&mut self, task: &Task) {
-        let Some(known) = self.known.by_address.get(task.url.as_str()).map(Arc::clone) else {
-            return self.fail(
-                task,
-                "the site answered 304 to a question that allows no such answer".to_owned(),
-            );
-        };
-        if let Some(links) = &known.links {
-            self.follow(task, links);
-        }
-        if !self.plan.takes(task.url.path()) {
-            return;
-        }
-        let url: Option<Url> = known.url.parse().ok();
-        let key = self.key_of(&task.url, url.as_ref(), &known.version_key);
-        let page = Page {
-            version_key: known.version_key.clone(),
-            fetched_from: known.fetched_from.clone(),
-            etag: known.etag.clone(),
-            last_modified: known.last_modified.clone(),
-            links: known.links.clone(),
-            ..Page::bare(&key, PageDecision::Unchanged)
-        };
-        if key != known.url {
-            // Another page has its name by now, and its document was not sent.
-            return self.fail(
-                task,
-                "another page took its place; the next sync reads it anew".to_owned(),
-            );
-        }
-        if !self.is_duplicate(&page) {
-            self.list_document(page);
-        }
-    }
-
     /// Links into the site, each once.
-    fn own_links(&self, links: &[Url]) -> Vec<Arc<str>> {
+    pub(super) fn own_links(&self, links: &[Url]) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();
         let own = links
             .iter()
@@ -442,7 +311,7 @@ impl Crawler<'_> {
             .collect()
     }
 
-    fn follow(&mut self, task: &Task, links: &[Arc<str>]) {
+    pub(super) fn follow(&mut self, task: &Task, links: &[Arc<str>]) {
         if !task.follow || !self.goes_deeper(task) {
             return;
         }
@@ -455,86 +324,8 @@ impl Crawler<'_> {
         }
     }
 
-    /// The document key: the URL that the page names as canonical, if that is one of the site which has no
-    /// other document, else its own.
-    fn key_of(&mut self, url: &Url, canonical: Option<&Url>, version: &str) -> String {
-        let canonical = canonical.and_then(address::normalise).filter(|canonical| {
-            canonical != url
-                && self.site.contains(canonical)
-                && self.plan.takes(canonical.path())
-                && self.robots.allows(canonical)
-        });
-        if let Some(canonical) = canonical {
-            let taken = self
-                .by_key
-                .get(canonical.as_str())
-                .and_then(|index| self.pages.get(*index));
-            if taken.is_none_or(|page| page.version_key == version) {
-                return canonical.into();
-            }
-        }
-        self.reclaim(url, version);
-        url.to_string()
-    }
-
-    /// Gives a URL back to its own page, where another one with other content had named it as canonical.
-    fn reclaim(&mut self, url: &Url, version: &str) {
-        let Some(index) = self.by_key.get(url.as_str()).copied() else {
-            return;
-        };
-        let Some(page) = self.pages.get_mut(index) else {
-            return;
-        };
-        if page.version_key == version || page.fetched_from == page.url {
-            return;
-        }
-        if page.decision == PageDecision::Unchanged {
-            page.decision =
-                PageDecision::Failed("another page took its place; the next sync reads it anew".to_owned());
-            page.version_key.clear();
-            self.documents = self.documents.saturating_sub(1);
-        }
-        page.url.clone_from(&page.fetched_from);
-        let key = page.url.clone();
-        self.by_key.remove(url.as_str());
-        self.by_key.insert(key, index);
-    }
-
-    /// Whether another page has this content already; then the page is listed as its duplicate.
-    fn is_duplicate(&mut self, page: &Page) -> bool {
-        let Some(first) = self
-            .by_version
-            .get(&page.version_key)
-            .and_then(|index| self.pages.get(*index))
-        else {
-            return false;
-        };
-        // Two URLs that name the same one as canonical are one page.
-        if first.url != page.url {
-            self.list(Page::bare(
-                &page.fetched_from,
-                PageDecision::Skip(SkipRule::Duplicate),
-            ));
-        }
-        true
-    }
-
-    fn list_document(&mut self, page: Page) {
-        self.by_version.insert(page.version_key.clone(), self.pages.len());
-        self.documents += 1;
-        self.list(page);
-    }
-
-    /// Adds an entry, unless there is one of this key.
-    fn list(&mut self, page: Page) {
-        if let std::collections::hash_map::Entry::Vacant(entry) = self.by_key.entry(page.url.clone()) {
-            entry.insert(self.pages.len());
-            self.pages.push(page);
-        }
-    }
-
     /// Lists a page that could not be had. Its links are those that it had.
-    fn fail(&mut self, task: &Task, problem: String) {
+    pub(super) fn fail(&mut self, task: &Task, problem: String) {
         let known = self.known.by_address.get(task.url.as_str()).map(Arc::clone);
         match known.as_ref().and_then(|known| known.links.as_ref()) {
             Some(links) => self.follow(task, links),

@@ -11,7 +11,9 @@
 
 mod address;
 mod crawler;
+mod documents;
 mod error;
+mod known;
 mod listing;
 mod politeness;
 mod requests;

@@ -159,6 +159,9 @@ impl<'a> Writer<'a> {
             }
             "dt" => self.term(id, element),
             "summary" => self.emphasised_block(id),
+            "p" if element.words("class").any(|class| class == "admonition-title") => {
+                self.emphasised_block(id)
+            }
             "blockquote" => {
                 self.flush();
                 self.indented(id, "> ", None);

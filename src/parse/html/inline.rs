@@ -168,7 +168,8 @@ fn needs_escape(
         '`' => true,
         '*' => !(is_open(previous) && is_open(next)),
         '_' => !(is_word(previous) && is_word(next)) && !(is_open(previous) && is_open(next)),
-        '~' => next == Some('~') || previous == Some('~'),
+        // One that cannot end anything struck out leaves none that could begin it.
+        '~' => !is_open(previous) || next == Some('~'),
         '\\' => next.is_none_or(|next| next.is_ascii_punctuation()),
         '<' => next.is_none_or(|next| next.is_ascii_alphabetic() || matches!(next, '/' | '!' | '?')),
         '&' => {

@@ -21,6 +21,7 @@ pub mod receiver;
 pub mod rest;
 pub mod scenario;
 pub mod service;
+pub mod site;
 pub mod stores;
 pub mod token_gate;
 
