@@ -14,8 +14,9 @@ use crate::{
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
     index::{ChromaClient, ChromaOptions, IndexError},
+    parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -55,6 +56,9 @@ pub enum ServiceError {
     /// The directory for repositories.
     #[error("the directory for repositories (worker.directory) cannot be used")]
     Directory(#[from] FetchError),
+    /// The provider of descriptions of pictures.
+    #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
+    Describe(#[from] DescribeError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -113,6 +117,39 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     )
 }
 
+/// Makes the converter of documents as configured.
+///
+/// # Errors
+/// See [`ImageDescriber::new`].
+pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
+    let parse = &config.parse;
+    let descriptions = &parse.image_descriptions;
+    let describer = descriptions.base().map(|url| {
+        ImageDescriber::new(ImageDescriberOptions {
+            url,
+            model: descriptions.model.clone(),
+            api_key: descriptions
+                .api_key
+                .non_empty()
+                .map(|_| descriptions.api_key.clone()),
+            prompt: descriptions.prompt.clone(),
+            timeout: Duration::from_secs(descriptions.timeout_seconds),
+            max_bytes: descriptions.max_bytes,
+            concurrency: descriptions.concurrency,
+        })
+    });
+    let options = ParserOptions {
+        program: None,
+        max_memory_bytes: parse.max_memory_bytes,
+        max_cpu: Duration::from_secs(parse.max_cpu_seconds),
+        timeout: Duration::from_secs(parse.timeout_seconds),
+        max_output_bytes: parse.max_output_bytes,
+        max_pages: parse.max_pages,
+        concurrency: parse.concurrency,
+    };
+    Ok(Parser::new(options, describer.transpose()?))
+}
+
 /// A service that runs.
 #[derive(Debug)]
 pub struct Service {
@@ -163,6 +200,7 @@ pub async fn start(
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
             github: github_options(&config, egress.clone())?,
+            github_apps: github_apps(&config, egress.clone())?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -273,17 +311,19 @@ fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
         .transpose()
 }
 
-/// Mode `chroma` always has secrets to keep, the others only once there is a webhook; until then they make no
-/// key file.
-fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
+/// The keys for secrets at rest. Mode `chroma` always has secrets to keep, the others only once there is a
+/// webhook or a credential; until then they make no key file.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     let encryption = &config.encryption;
-    match (config.auth.mode, encryption.key.non_empty()) {
-        (_, Some(key)) => SealingKey::from_hex(key),
-        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file),
-        (AuthMode::Keys | AuthMode::None, None) => {
-            Ok(SealingKey::from_file_when_needed(&encryption.key_file))
-        }
-    }
+    let key = match (config.auth.mode, encryption.key.non_empty()) {
+        (_, Some(key)) => SealingKey::from_hex(key)?,
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file)?,
+        (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
+    };
+    key.with_previous(&encryption.previous_keys)
 }
 
 fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
@@ -303,6 +343,12 @@ fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, Serv
     options.egress = egress;
     crate::fetch::remove_stale(&options.directory)?;
     Ok(options)
+}
+
+fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
+    let mut options = GithubAppOptions::new(config.github.api_url.clone());
+    options.egress = egress;
+    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

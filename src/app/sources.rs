@@ -29,7 +29,7 @@ impl App {
     ) -> Result<Source> {
         auth.require_administrator("create sources")?;
         auth.require_database(&source.database)?;
-        require_app_registered(&source.settings)?;
+        self.require_credential(auth, &source.settings).await?;
         let made_secret = self.prepare_webhook(auth, source.webhook.as_mut())?;
         self.require_database_exists(auth, &source.database).await?;
         match self
@@ -97,16 +97,19 @@ impl App {
             Err(source_not_found(id))
         }
     }
-}
 
-/// No GitHub App can be registered with this version, so any `app_id` is one that is not registered.
-fn require_app_registered(settings: &SourceSettings) -> Result<()> {
-    match settings {
-        SourceSettings::Github(github) => match &github.app_id {
-            Some(app_id) => Err(Error::not_found(Reason::GithubAppNotFound, "github_app", app_id)
-                .with_metadata("app_id", app_id)),
-            None => Ok(()),
-        },
+    /// What gives access to the source must be known to the server.
+    ///
+    /// # Errors
+    /// GITHUB_APP_NOT_FOUND.
+    async fn require_credential(&self, auth: &Auth, settings: &SourceSettings) -> Result<()> {
+        match settings {
+            SourceSettings::Github(github) => match &github.app_id {
+                Some(app_id) => self.require_github_app(auth, app_id).await,
+                None => Ok(()),
+            },
+            SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => Ok(()),
+        }
     }
 }
 

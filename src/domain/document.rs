@@ -13,11 +13,12 @@ pub fn sha256_hex(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// Id of chunk `n` (from 0) of the document named `key`: `{sha256hex(key)}-{n}`.
+/// Id of chunk `n` (from 0) of a document: `{base}-{n}`, where `base` is the caller's custom id or else the
+/// digest of the document's key.
 ///
 /// Source: Chroma Sync documents this form for S3 objects and uploads; we use it for all types.
-pub fn record_id(key_sha256_hex: &str, n: u32) -> String {
-    format!("{key_sha256_hex}-{n}")
+pub fn record_id(base: &str, n: u32) -> String {
+    format!("{base}-{n}")
 }
 
 /// The rule by which a document was left out.
@@ -39,11 +40,13 @@ pub enum SkipRule {
     Empty,
     /// Has a name that is not UTF-8.
     InvalidKey,
+    /// Is a picture, and nobody is configured who describes pictures.
+    ImageNotDescribed,
 }
 
 impl SkipRule {
     /// Every rule.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TooLarge,
         Self::Binary,
         Self::NotUtf8,
@@ -52,6 +55,7 @@ impl SkipRule {
         Self::LfsPointer,
         Self::Empty,
         Self::InvalidKey,
+        Self::ImageNotDescribed,
     ];
 
     /// The name in the ledger and on the wire.
@@ -65,6 +69,7 @@ impl SkipRule {
             Self::LfsPointer => "lfs_pointer",
             Self::Empty => "empty",
             Self::InvalidKey => "invalid_key",
+            Self::ImageNotDescribed => "image_not_described",
         }
     }
 

@@ -54,6 +54,8 @@ pub struct RecordMetadata<'a> {
     pub start_col: u32,
     /// Byte after the last one within the last line, 0-based.
     pub end_col: u32,
+    /// See [`CUSTOM_ID`].
+    pub custom_id: Option<&'a str>,
 }
 
 impl RecordMetadata<'_> {
@@ -74,6 +76,9 @@ impl RecordMetadata<'_> {
         put(END_LINE, self.end_line.into());
         put(START_COL, self.start_col.into());
         put(END_COL, self.end_col.into());
+        if let Some(custom_id) = self.custom_id {
+            put(CUSTOM_ID, custom_id.into());
+        }
         metadata
     }
 }
@@ -97,6 +102,7 @@ mod tests {
             end_line: 4,
             start_col: 0,
             end_col: 7,
+            custom_id: None,
         };
         let expected = json!({
             "document_key": "src/a.rs", "document_key_sha256": "d1",
@@ -110,6 +116,11 @@ mod tests {
             ..metadata
         };
         assert_eq!(unknown.into_map()[LANGUAGE], Value::Null);
+        let named = RecordMetadata {
+            custom_id: Some("report-7"),
+            ..metadata
+        };
+        assert_eq!(named.into_map()[CUSTOM_ID], json!("report-7"));
     }
 
     #[test]

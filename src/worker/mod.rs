@@ -5,21 +5,24 @@
 //! any order from the transports. A wake-up only saves the wait for the next look at the database.
 
 mod attempt;
+mod credentials;
 mod failure;
 mod lease_guard;
 mod pipeline;
 mod progress;
 mod reaper;
+mod repository;
 mod runner;
 
 use std::time::Duration;
 
+pub use credentials::CredentialError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::ids::WorkerId,
     embed::Embedders,
-    fetch::GithubOptions,
+    fetch::{GithubApps, GithubOptions},
     index::ChromaClient,
     seal::SealingKey,
     store::Store,
@@ -33,12 +36,14 @@ pub struct Environment {
     pub store: Store,
     /// The Chroma server.
     pub chroma: ChromaClient,
-    /// Opens the tokens of callers that invocations write with.
+    /// Opens the tokens of callers that invocations write with, and credentials.
     pub sealing_key: SealingKey,
     /// The models.
     pub embedders: Embedders,
     /// How repositories are fetched.
     pub github: GithubOptions,
+    /// Makes the tokens of GitHub Apps.
+    pub github_apps: GithubApps,
     /// Wakes this worker.
     pub work: WorkSignal,
     /// Wakes the watches of this process.

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chunk", &["domain", "error"]),
     ("aws", &["secret"]),
     ("fetch", &["aws", "domain", "error", "secret"]),
+    ("parse", &["domain", "secret"]),
     (
         "worker",
         &[
@@ -58,8 +59,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "app", "config", "domain", "embed", "error", "fetch", "index", "relay", "seal", "server",
-            "store", "wake", "webhook", "worker",
+            "app", "config", "domain", "embed", "error", "fetch", "index", "parse", "relay", "seal",
+            "server", "store", "wake", "webhook", "worker",
         ],
     ),
     ("telemetry", &["config"]),
@@ -73,7 +74,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "index",
             "openapi",
+            "parse",
             "proto",
+            "secret",
             "service",
             "store",
             "telemetry",

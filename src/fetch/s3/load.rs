@@ -58,7 +58,6 @@ impl S3Bucket {
         Ok(LoadedDocument {
             content: self.receive(key, response).await?,
             media_type,
-            version_key: None,
             metadata: serde_json::Map::new(),
         })
     }

@@ -25,7 +25,7 @@ use self::{
 pub use self::{answer::decode_key, error::S3Error, load::MAX_BYTES_IN_MEMORY};
 use super::{
     Egress,
-    git::{Entry, Listed},
+    listing::{Entry, Listed},
     scratch::ScratchDirectory,
 };
 use crate::{

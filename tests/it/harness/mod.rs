@@ -11,6 +11,7 @@ pub mod examples;
 pub mod gate;
 pub mod git_server;
 pub mod grpc_web;
+pub mod keys;
 pub mod nginx;
 pub mod node;
 pub mod postgres;

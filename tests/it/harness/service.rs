@@ -11,7 +11,8 @@ use std::{
 };
 
 use chroma_sync::proto::{
-    invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
+    credential_service_client::CredentialServiceClient, invocation_service_client::InvocationServiceClient,
+    source_service_client::SourceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -247,6 +248,11 @@ impl Service {
     /// A client of `InvocationService`; an empty token sends none.
     pub fn invocations(&self, token: &str) -> InvocationServiceClient<Authenticated> {
         InvocationServiceClient::new(self.channel(token))
+    }
+
+    /// A client of `CredentialService`; an empty token sends none.
+    pub fn credentials(&self, token: &str) -> CredentialServiceClient<Authenticated> {
+        CredentialServiceClient::new(self.channel(token))
     }
 
     /// Its process id.
