@@ -43,6 +43,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain", "error", "fetch", "json", "seal", "secret", "store", "wake",
         ],
     ),
+    (
+        "auto_sync",
+        &[
+            "aws", "domain", "error", "fetch", "seal", "secret", "store", "wake",
+        ],
+    ),
     ("codec", &[]),
     ("proto", &["codec"]),
     ("openapi", &["domain"]),

@@ -87,8 +87,9 @@ impl Page {
     }
 }
 
-/// Keys come encoded as in a form: `+` is a blank.
-pub(super) fn decode_key(text: &str) -> Option<String> {
+/// Decodes a key as S3 writes it into listings and events: as in a form, where `+` is a blank. None when it is not
+/// UTF-8.
+pub fn decode_key(text: &str) -> Option<String> {
     let text = text.replace('+', "%20");
     percent_decode_str(&text)
         .decode_utf8()

@@ -17,12 +17,12 @@ use std::{path::PathBuf, time::Duration};
 use reqwest::{Method, header};
 use url::Url;
 
-pub use self::error::S3Error;
 use self::{
     address::with_query,
     answer::{Listing, MAX_PAGE_BYTES, Page, plain_etag, read_body},
     client::{BucketClient, Subject},
 };
+pub use self::{answer::decode_key, error::S3Error, load::MAX_BYTES_IN_MEMORY};
 use super::{
     Egress,
     listing::{Entry, Listed},
