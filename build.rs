@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // They hold secrets; see src/proto.rs.
         .skip_debug([
             "chromasync.v1.Webhook",
+            "chromasync.v1.AwsAccessKey",
             "chromasync.v1.CreateAwsCredentialRequest",
             "chromasync.v1.CreateGithubAppRequest",
         ])

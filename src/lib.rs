@@ -6,6 +6,7 @@
 //! `store`. See `docs/ARCHITECTURE.md`.
 
 pub mod app;
+pub mod aws;
 pub mod chunk;
 pub mod cli;
 pub mod codec;

@@ -23,6 +23,13 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
+/// Prints nothing of the secret.
+impl std::fmt::Debug for AwsAccessKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("AwsAccessKey").finish_non_exhaustive()
+    }
+}
+
 /// Prints no secret.
 impl std::fmt::Debug for CreateAwsCredentialRequest {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

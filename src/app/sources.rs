@@ -108,6 +108,7 @@ impl App {
                 Some(app_id) => self.require_github_app(auth, app_id).await,
                 None => Ok(()),
             },
+            SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => Ok(()),
         }
     }
 }

@@ -13,11 +13,12 @@ pub fn sha256_hex(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// Id of chunk `n` (from 0) of the document named `key`: `{sha256hex(key)}-{n}`.
+/// Id of chunk `n` (from 0) of a document: `{base}-{n}`, where `base` is the caller's custom id or else the
+/// digest of the document's key.
 ///
 /// Source: Chroma Sync documents this form for S3 objects and uploads; we use it for all types.
-pub fn record_id(key_sha256_hex: &str, n: u32) -> String {
-    format!("{key_sha256_hex}-{n}")
+pub fn record_id(base: &str, n: u32) -> String {
+    format!("{base}-{n}")
 }
 
 /// The rule by which a document was left out.

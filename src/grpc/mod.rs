@@ -4,10 +4,12 @@
 //! value may be is decided in `domain/`.
 
 mod convert;
+mod convert_source;
 mod credentials;
 pub mod deadline;
 mod invocations;
 pub mod requests;
+mod source_settings;
 mod sources;
 pub mod status;
 

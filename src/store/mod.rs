@@ -32,6 +32,7 @@ pub mod scope;
 pub mod sealed;
 pub mod sources;
 mod stored;
+mod stored_kinds;
 mod transition;
 pub mod webhooks;
 mod write;

@@ -74,7 +74,7 @@ impl Store {
             source_type: Set(new.settings.source_type().as_str().to_owned()),
             github_repository: Set(github_repository),
             github_app_id: Set(github_app_id),
-            settings: Set(encode("sources.settings", &StoredSettings::from(&new.settings))?),
+            settings: Set(encode("sources.settings", &StoredSettings::of(&new.settings)?)?),
             embedding: Set(encode("sources.embedding", &new.embedding)?),
             chunking: Set(encode("sources.chunking", &new.chunking)?),
             fingerprint: Set(fingerprint.clone()),
@@ -178,6 +178,7 @@ pub(super) fn github_columns(settings: &SourceSettings) -> (Option<String>, Opti
             let app_id = app_id.as_ref().map(|id| id.as_str().to_owned());
             (Some(repository_column(repository)), app_id)
         }
+        SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => (None, None),
     }
 }
 

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::credentials::CredentialError;
 use crate::{
-    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, seal::SealError,
+    domain::invocation::Failure,
+    embed::EmbedError,
+    fetch::{FetchError, LoadError},
+    index::IndexError,
+    seal::SealError,
     store::StoreError,
 };
 
@@ -14,6 +18,17 @@ pub(super) enum AttemptError {
     /// The repository could not be fetched or read.
     #[error("fetching failed")]
     Fetch(#[from] FetchError),
+    /// The source broke off while a document was loaded.
+    #[error("loading a document failed")]
+    Load(#[from] LoadError),
+    /// The one document of the invocation could not be processed.
+    #[error("document {document_key} failed: {problem}")]
+    DocumentFailed {
+        /// Which document.
+        document_key: String,
+        /// Why.
+        problem: String,
+    },
     /// The model could not embed.
     #[error("embedding failed")]
     Embed(#[from] EmbedError),
@@ -69,6 +84,18 @@ impl AttemptError {
                 };
             }
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Load(error) => (error.transient, error.failure.clone(), error.retry_after),
+            Self::DocumentFailed {
+                document_key,
+                problem,
+            } => (
+                false,
+                Failure {
+                    reason: "DOCUMENT_FAILED".to_owned(),
+                    message: format!("'{document_key}' could not be processed: {problem}"),
+                },
+                None,
+            ),
             Self::Index(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Embed(error) => {
                 let message = format!("embedding failed: {error}");

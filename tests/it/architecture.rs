@@ -23,7 +23,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("index", &["domain", "error", "secret"]),
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
-    ("fetch", &["domain", "error", "secret"]),
+    ("aws", &["secret"]),
+    ("fetch", &["aws", "domain", "error", "secret"]),
     (
         "worker",
         &[
@@ -260,6 +261,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     let mut reasons = BTreeSet::new();
     for path in [
         "src/fetch/error.rs",
+        "src/fetch/s3/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",
         "src/store/lease/reap.rs",

@@ -24,6 +24,7 @@ mod proxies;
 mod rest;
 mod rest_contract;
 mod rest_errors;
+mod rest_source_types;
 mod secrets;
 mod store_api_keys;
 mod store_claims;
