@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "worker",
         &[
-            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "store", "wake",
+            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "secret", "store", "wake",
         ],
     ),
     (
