@@ -1,6 +1,8 @@
 //! Puts the parts together as configured and runs them until they drain.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+mod sources;
+
+use std::{num::NonZeroUsize, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -14,9 +16,9 @@ use crate::{
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError},
-    parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
+    parse::DescribeError,
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -25,6 +27,8 @@ use crate::{
     webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
+
+pub use self::sources::parser;
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -117,39 +121,6 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     )
 }
 
-/// Makes the converter of documents as configured.
-///
-/// # Errors
-/// See [`ImageDescriber::new`].
-pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
-    let parse = &config.parse;
-    let descriptions = &parse.image_descriptions;
-    let describer = descriptions.base().map(|url| {
-        ImageDescriber::new(ImageDescriberOptions {
-            url,
-            model: descriptions.model.clone(),
-            api_key: descriptions
-                .api_key
-                .non_empty()
-                .map(|_| descriptions.api_key.clone()),
-            prompt: descriptions.prompt.clone(),
-            timeout: Duration::from_secs(descriptions.timeout_seconds),
-            max_bytes: descriptions.max_bytes,
-            concurrency: descriptions.concurrency,
-        })
-    });
-    let options = ParserOptions {
-        program: None,
-        max_memory_bytes: parse.max_memory_bytes,
-        max_cpu: Duration::from_secs(parse.max_cpu_seconds),
-        timeout: Duration::from_secs(parse.timeout_seconds),
-        max_output_bytes: parse.max_output_bytes,
-        max_pages: parse.max_pages,
-        concurrency: parse.concurrency,
-    };
-    Ok(Parser::new(options, describer.transpose()?))
-}
-
 /// A service that runs.
 #[derive(Debug)]
 pub struct Service {
@@ -199,8 +170,11 @@ pub async fn start(
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
-            github: github_options(&config, egress.clone())?,
-            github_apps: github_apps(&config, egress.clone())?,
+            github: sources::github_options(&config, egress.clone())?,
+            github_apps: sources::github_apps(&config, egress.clone())?,
+            s3: sources::s3_options(&config, egress.clone()),
+            web: sources::crawl_options(&config, egress.clone()),
+            parser: sources::parser(&config)?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -324,31 +298,6 @@ pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
         (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
     };
     key.with_previous(&encryption.previous_keys)
-}
-
-fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
-    let directory = match config.worker.directory.as_os_str().is_empty() {
-        true => std::env::temp_dir().join("chroma-sync"),
-        false => PathBuf::from(&config.worker.directory),
-    };
-    let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
-    options.token = config
-        .github
-        .token
-        .non_empty()
-        .map(|_| config.github.token.clone());
-    options.max_file_bytes = config.github.max_file_bytes;
-    options.max_repository_bytes = config.github.max_repository_bytes;
-    options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
-    options.egress = egress;
-    crate::fetch::remove_stale(&options.directory)?;
-    Ok(options)
-}
-
-fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
-    let mut options = GithubAppOptions::new(config.github.api_url.clone());
-    options.egress = egress;
-    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

@@ -228,6 +228,7 @@ impl S3Bucket {
             version_key: etag,
             size_bytes: Some(size),
             decision,
+            memo: None,
         }
     }
 }
