@@ -45,6 +45,7 @@ mod store_schema;
 mod store_sources;
 mod store_webhooks;
 mod sync;
+mod sync_web;
 mod transport;
 mod watch;
 mod watch_cli;
