@@ -95,6 +95,7 @@ pub(super) async fn run(
         fetched: 0,
         failures_in_a_row: 0,
         incomplete: false,
+        kept: Vec::new(),
         ended_early: None,
     };
     crawler.seen.insert(url.to_string());
@@ -138,6 +139,8 @@ pub(super) struct Crawler<'a> {
     pub(super) failures_in_a_row: u32,
     /// Whether links may have been missed.
     pub(super) incomplete: bool,
+    /// What is known of pages that failed, for the next crawl.
+    pub(super) kept: Vec<KnownPage>,
     pub(super) ended_early: Option<String>,
 }
 
@@ -279,9 +282,8 @@ impl Crawler<'_> {
         let most = self.requests.options.max_redirects;
         let origin = task.origin.unwrap_or_else(|| task.url.clone());
         let skip = |rule| Page::bare(origin.as_str(), PageDecision::Skip(rule));
-        match target {
+        match target.and_then(|target| self.site.own(&target)) {
             None => self.list(skip(SkipRule::OffSite)),
-            Some(target) if !self.site.contains(&target) => self.list(skip(SkipRule::OffSite)),
             Some(_) if task.hops >= most => {
                 let problem = format!("it redirects more than {most} times (web.max_redirects)");
                 self.list(Page::bare(origin.as_str(), PageDecision::Failed(problem)));
@@ -302,11 +304,10 @@ impl Crawler<'_> {
     /// Links into the site, each once.
     pub(super) fn own_links(&self, links: &[Url]) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();
-        let own = links
+        links
             .iter()
-            .filter_map(address::normalise)
-            .filter(|url| self.site.contains(url));
-        own.filter(|url| seen.insert(url.clone()))
+            .filter_map(|link| self.site.own(link))
+            .filter(|url| seen.insert(url.clone()))
             .map(|url| Arc::from(url.as_str()))
             .collect()
     }
@@ -331,6 +332,7 @@ impl Crawler<'_> {
             Some(links) => self.follow(task, links),
             None => self.incomplete = true,
         }
+        self.kept.extend(known.as_deref().cloned());
         let key = known.map_or_else(|| task.url.to_string(), |known| known.url.clone());
         self.list(Page {
             fetched_from: task.url.to_string(),
@@ -376,6 +378,7 @@ impl Crawler<'_> {
         if let Some(why) = self.ended_early.clone() {
             for known in self.rest() {
                 self.list(Page::bare(&known.url, PageDecision::Failed(why.clone())));
+                self.kept.push(KnownPage::clone(&known));
             }
         } else if self.incomplete && !self.is_full() && self.seen.len() >= self.requests.options.max_urls {
             let most = self.requests.options.max_urls;
@@ -385,6 +388,7 @@ impl Crawler<'_> {
         }
         Crawl {
             pages: self.pages.into(),
+            kept: self.kept,
             spool: self.spool,
             ended_early: self.ended_early,
         }

@@ -5,7 +5,6 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use url::Url;
 
 use super::{
-    address,
     crawler::{Crawler, Task},
     error::CrawlError,
     listing::{Page, PageDecision, storage},
@@ -119,11 +118,8 @@ impl Crawler<'_> {
     /// The document key: the URL that the page names as canonical, if that is one of the site which has no
     /// other document, else its own.
     fn key_of(&mut self, url: &Url, canonical: Option<&Url>, version: &str) -> String {
-        let canonical = canonical.and_then(address::normalise).filter(|canonical| {
-            canonical != url
-                && self.site.contains(canonical)
-                && self.plan.takes(canonical.path())
-                && self.robots.allows(canonical)
+        let canonical = canonical.and_then(|canonical| self.site.own(canonical)).filter(|canonical| {
+            canonical != url && self.plan.takes(canonical.path()) && self.robots.allows(canonical)
         });
         if let Some(canonical) = canonical {
             let taken = self
@@ -181,6 +177,9 @@ impl Crawler<'_> {
     }
 
     fn list_document(&mut self, page: Page) {
+        if self.by_key.contains_key(&page.url) {
+            return;
+        }
         self.by_version.insert(page.version_key.clone(), self.pages.len());
         self.documents += 1;
         self.list(page);
