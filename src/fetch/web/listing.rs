@@ -7,7 +7,7 @@ use super::{
     error::CrawlError,
     spool::{Place, Spool},
 };
-use crate::domain::document::SkipRule;
+use crate::{domain::document::SkipRule, parse::html::CONVERTER_VERSION};
 
 /// What becomes of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl Crawl {
             last_modified: page.last_modified.clone(),
             version_key: page.version_key.clone(),
             links: page.links.clone(),
+            converter: CONVERTER_VERSION,
         });
         known.chain(self.kept.iter().cloned()).collect()
     }
