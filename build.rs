@@ -13,7 +13,9 @@ use prost::Message;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 7] = [
+    "chromasync/v1/credential.proto",
+    "chromasync/v1/credential_service.proto",
     "chromasync/v1/source.proto",
     "chromasync/v1/source_service.proto",
     "chromasync/v1/invocation.proto",
@@ -31,8 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
         .codec_path("crate::codec::SmallBufferCodec")
-        // It holds a secret; see src/proto.rs.
-        .skip_debug(["chromasync.v1.Webhook"])
+        // They hold secrets; see src/proto.rs.
+        .skip_debug([
+            "chromasync.v1.Webhook",
+            "chromasync.v1.AwsAccessKey",
+            "chromasync.v1.CreateAwsCredentialRequest",
+            "chromasync.v1.CreateGithubAppRequest",
+        ])
         .compile_fds(descriptors)?;
     unpack_swagger_ui(&out)
 }

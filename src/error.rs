@@ -100,10 +100,14 @@ reasons! {
     DatabaseNotFound = "DATABASE_NOT_FOUND" => NotFound,
     /// The GitHub App named by `app_id` is not registered with this server.
     GithubAppNotFound = "GITHUB_APP_NOT_FOUND" => NotFound,
+    /// No access key with this id is visible to the token.
+    AwsCredentialNotFound = "AWS_CREDENTIAL_NOT_FOUND" => NotFound,
     /// The path or method is not served.
     RouteNotFound = "ROUTE_NOT_FOUND" => NotFound,
     /// A source with exactly these settings exists; the metadata carries its id.
     SourceExists = "SOURCE_EXISTS" => AlreadyExists,
+    /// The GitHub App is registered already.
+    GithubAppExists = "GITHUB_APP_EXISTS" => AlreadyExists,
     /// The target collection holds a finished sync (`finished_ingest` is true).
     CollectionFinished = "COLLECTION_FINISHED" => AlreadyExists,
     /// Another live invocation writes to the target collection; the metadata carries its id.
@@ -112,6 +116,8 @@ reasons! {
     RequestIdReused = "REQUEST_ID_REUSED" => AlreadyExists,
     /// The invocation is no longer pending, so it cannot be cancelled.
     InvocationNotCancelable = "INVOCATION_NOT_CANCELABLE" => FailedPrecondition,
+    /// Sources name the credential; the metadata carries how many.
+    CredentialInUse = "CREDENTIAL_IN_USE" => FailedPrecondition,
     /// Too many requests or streams at once; retry after the time given.
     TooManyRequests = "TOO_MANY_REQUESTS" => ResourceExhausted,
     /// The Chroma server does not answer.
@@ -169,7 +175,7 @@ impl From<FieldViolation> for Error {
 /// The thing a NOT_FOUND or ALREADY_EXISTS is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// `source`, `invocation`, `database`, `collection` or `github_app`.
+    /// `source`, `invocation`, `database`, `collection`, `github_app` or `aws_credential`.
     pub kind: &'static str,
     /// Its id or name, as the caller gave it.
     pub name: String,

@@ -3,11 +3,13 @@
 //! Source of every name and form: the published OpenAPI description of Chroma Sync and its older overview
 //! page. What they do not have comes in fields of its own, and only where it applies.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, State},
+    invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, S3Objects, State, UploadedFile},
+    s3::{BucketName, CustomId},
     time::Timestamp,
+    user_metadata::UserMetadata,
     webhook::WebhookDelivery,
 };
 
@@ -23,6 +25,23 @@ pub fn invocation(invocation: &Invocation) -> Value {
             };
             json!({"github": {"git_ref_identifier": identifier}})
         }
+        InvocationInput::S3 { bucket, objects } => json!({"s3": s3(bucket, objects)}),
+        InvocationInput::WebScrape => json!({"web_scrape": null}),
+        InvocationInput::FileUpload(UploadedFile {
+            upload_id: _,
+            file_name,
+            custom_id,
+            metadata,
+            content_type,
+            content_sha256: _,
+            size_bytes,
+        }) => json!({"file_upload": {
+            "file_name": file_name.as_str(),
+            "custom_id": custom_id.as_ref().map(CustomId::as_str),
+            "additional_metadata": some_metadata(metadata),
+            "content_type": content_type,
+            "size_bytes": size_bytes,
+        }}),
     };
     let mut metadata = json!({
         "database_name": invocation.database.as_str(),
@@ -44,6 +63,37 @@ pub fn invocation(invocation: &Invocation) -> Value {
         flatten(&mut body, json!({"webhook_delivery": webhook_delivery(delivery)}));
     }
     body
+}
+
+/// Which objects of a bucket. The documentation knows single objects alone, so the others say it in a field
+/// of their own.
+fn s3(bucket: &BucketName, objects: &S3Objects) -> Value {
+    let mut body = json!({
+        "bucket_name": bucket.as_str(),
+        "object_key": null,
+        "custom_id": null,
+        "additional_metadata": null,
+    });
+    let more = match objects {
+        S3Objects::Object {
+            key,
+            custom_id,
+            metadata,
+        } => json!({
+            "object_key": key.as_str(),
+            "custom_id": custom_id.as_ref().map(CustomId::as_str),
+            "additional_metadata": some_metadata(metadata),
+        }),
+        S3Objects::Removed { key } => json!({"object_key": key.as_str(), "removed": true}),
+        S3Objects::Prefix => json!({"sync_prefix": true}),
+    };
+    flatten(&mut body, more);
+    body
+}
+
+/// A caller who gave no metadata is shown none.
+fn some_metadata(metadata: &UserMetadata) -> Option<&Map<String, Value>> {
+    (!metadata.is_empty()).then(|| metadata.as_map())
 }
 
 /// How far the delivery to a webhook has come; callers that name no webhook never see it.

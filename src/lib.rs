@@ -6,6 +6,8 @@
 //! `store`. See `docs/ARCHITECTURE.md`.
 
 pub mod app;
+pub mod auto_sync;
+pub mod aws;
 pub mod chunk;
 pub mod cli;
 pub mod codec;

@@ -23,5 +23,32 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
+/// Prints nothing of the secret.
+impl std::fmt::Debug for AwsAccessKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("AwsAccessKey").finish_non_exhaustive()
+    }
+}
+
+/// Prints no secret.
+impl std::fmt::Debug for CreateAwsCredentialRequest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("CreateAwsCredentialRequest")
+            .field("access_key_id", &self.access_key_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Prints no secret.
+impl std::fmt::Debug for CreateGithubAppRequest {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("CreateGithubAppRequest")
+            .field("app_id", &self.app_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The encoded `FileDescriptorSet` of the contract, for reflection and for tests.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,8 +1,10 @@
-//! Secrets at rest: sealed with AES-256-GCM under one key of the deployment.
+//! Secrets at rest: sealed with AES-256-GCM under the key of the deployment.
 //!
-//! A sealed secret is one version byte, a random nonce of 12 bytes, the ciphertext and its tag of 16
-//! bytes. It opens only with the same key and the same context, so a row that is copied to another
-//! tenant opens nothing. Absent on purpose: any place to keep the result; that is `store`'s.
+//! A sealed secret is one version byte, the first bytes of a digest of its key, a random nonce of 12 bytes,
+//! the ciphertext and its tag of 16 bytes. It opens only with the same key and the same context, so a row
+//! that is copied to another tenant opens nothing. Version 1, which only opens, did not say which key it was
+//! sealed with. Keys of before open what they sealed and seal nothing, so that a key can be replaced while
+//! the service runs. Absent on purpose: any place to keep the result; that is `store`'s.
 
 use std::{
     fmt,
@@ -12,14 +14,19 @@ use std::{
 };
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sha2::{Digest, Sha256};
 
 pub use crate::secret::Sealed;
 use crate::secret::Secret;
 
 /// Bytes of a key.
 const KEY_BYTES: usize = 32;
-/// The first byte of everything sealed in this way.
-const VERSION: u8 = 1;
+/// Bytes that tell which key a secret was sealed with.
+const KEY_ID_BYTES: usize = 4;
+/// The first byte of everything sealed.
+const VERSION: u8 = 2;
+/// The first byte of what was sealed before keys had ids.
+const VERSION_WITHOUT_KEY_ID: u8 = 1;
 
 /// Why a key cannot be used, or a secret not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +34,12 @@ pub enum SealError {
     /// The configured key has the wrong form.
     #[error("encryption.key must be {} hexadecimal digits, as `openssl rand -hex 32` makes them", KEY_BYTES * 2)]
     InvalidKey,
+    /// A configured key of before has the wrong form.
+    #[error("encryption.previous_keys[{index}] must be {} hexadecimal digits", KEY_BYTES * 2)]
+    InvalidPreviousKey {
+        /// Its position, from 0.
+        index: usize,
+    },
     /// The key file cannot be read or made.
     #[error("the key file {path} (encryption.key_file) cannot be used")]
     KeyFile {
@@ -52,14 +65,23 @@ pub enum SealError {
     DoesNotOpen,
 }
 
-/// The key of a deployment. Clones share it.
+/// The keys of a deployment: one that seals and opens, and those of before, which open. Clones share them.
 #[derive(Clone)]
-pub struct SealingKey(Arc<Inner>);
+pub struct SealingKey {
+    current: Arc<Current>,
+    previous: Arc<[Key]>,
+}
 
-enum Inner {
-    Ready(LessSafeKey),
+/// A key and the bytes it is known by.
+struct Key {
+    id: [u8; KEY_ID_BYTES],
+    key: LessSafeKey,
+}
+
+enum Current {
+    Ready(Key),
     /// Is read, or made, when something is first sealed or opened.
-    InFile(PathBuf, OnceLock<LessSafeKey>),
+    InFile(PathBuf, OnceLock<Key>),
 }
 
 impl fmt::Debug for SealingKey {
@@ -69,12 +91,19 @@ impl fmt::Debug for SealingKey {
 }
 
 impl SealingKey {
+    fn new(current: Current) -> Self {
+        Self {
+            current: Arc::new(current),
+            previous: Arc::default(),
+        }
+    }
+
     /// Reads 64 hexadecimal digits.
     ///
     /// # Errors
     /// [`SealError::InvalidKey`].
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
-        Ok(Self(Arc::new(Inner::Ready(read_key(text)?))))
+        Ok(Self::new(Current::Ready(Key::read(text)?)))
     }
 
     /// Reads the key of a file, which is made with a new key and mode 0600 when it is missing.
@@ -83,20 +112,34 @@ impl SealingKey {
     /// The file cannot be read or made, holds no key, or can be read by others.
     pub fn from_file(path: &Path) -> Result<Self, SealError> {
         let key = Self::from_file_when_needed(path);
-        key.key()?;
+        key.current()?;
         Ok(key)
     }
 
     /// The key of a file that is read, or made, when something is first sealed or opened; a deployment
     /// without secrets needs none.
     pub fn from_file_when_needed(path: &Path) -> Self {
-        Self(Arc::new(Inner::InFile(path.to_owned(), OnceLock::new())))
+        Self::new(Current::InFile(path.to_owned(), OnceLock::new()))
     }
 
-    fn key(&self) -> Result<&LessSafeKey, SealError> {
-        match self.0.as_ref() {
-            Inner::Ready(key) => Ok(key),
-            Inner::InFile(path, key) => match key.get() {
+    /// The same, and keys that open what they sealed before: 64 hexadecimal digits each.
+    ///
+    /// # Errors
+    /// [`SealError::InvalidPreviousKey`].
+    pub fn with_previous(self, keys: &[Secret]) -> Result<Self, SealError> {
+        let read = |(index, key): (usize, &Secret)| {
+            Key::read(key.expose()).map_err(|_| SealError::InvalidPreviousKey { index })
+        };
+        Ok(Self {
+            previous: keys.iter().enumerate().map(read).collect::<Result<_, _>>()?,
+            ..self
+        })
+    }
+
+    fn current(&self) -> Result<&Key, SealError> {
+        match self.current.as_ref() {
+            Current::Ready(key) => Ok(key),
+            Current::InFile(path, key) => match key.get() {
                 Some(key) => Ok(key),
                 None => {
                     let read = read_key_file(path)?;
@@ -111,18 +154,21 @@ impl SealingKey {
     /// # Errors
     /// Those of the key's file.
     pub fn seal(&self, context: &str, secret: &Secret) -> Result<Sealed, SealError> {
+        let current = self.current()?;
         // 2^32 random nonces of 96 bits under one key repeat with a chance below 2^-32 (NIST SP 800-38D, 8.3).
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut text = secret.expose().as_bytes().to_vec();
-        self.key()?
+        current
+            .key
             .seal_in_place_append_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(context.as_bytes()),
                 &mut text,
             )
             .map_err(|_| SealError::DoesNotOpen)?;
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + text.len());
+        let mut sealed = Vec::with_capacity(1 + KEY_ID_BYTES + NONCE_LEN + text.len());
         sealed.push(VERSION);
+        sealed.extend_from_slice(&current.id);
         sealed.extend_from_slice(&nonce);
         sealed.append(&mut text);
         Ok(Sealed::from_bytes(sealed))
@@ -134,29 +180,63 @@ impl SealingKey {
     /// [`SealError::DoesNotOpen`], and those of the key's file.
     pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Secret, SealError> {
         let (version, rest) = sealed.as_bytes().split_first().ok_or(SealError::DoesNotOpen)?;
-        let (nonce, text) = rest
-            .split_at_checked(NONCE_LEN)
-            .filter(|_| *version == VERSION)
-            .ok_or(SealError::DoesNotOpen)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::DoesNotOpen)?;
-        let mut text = text.to_vec();
-        let opened = self
-            .key()?
-            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut text)
-            .map_err(|_| SealError::DoesNotOpen)?;
-        let opened = std::str::from_utf8(opened).map_err(|_| SealError::DoesNotOpen)?;
-        Ok(Secret::new(opened))
+        let current = self.current()?;
+        let mut keys = std::iter::once(current).chain(self.previous.iter());
+        let opened = match *version {
+            VERSION => {
+                let (id, rest) = rest
+                    .split_at_checked(KEY_ID_BYTES)
+                    .ok_or(SealError::DoesNotOpen)?;
+                keys.filter(|key| key.id == id)
+                    .find_map(|key| key.open(context, rest))
+            }
+            VERSION_WITHOUT_KEY_ID => keys.find_map(|key| key.open(context, rest)),
+            _ => None,
+        };
+        opened.ok_or(SealError::DoesNotOpen)
+    }
+
+    /// Whether a secret was sealed in today's form with the key that seals today.
+    ///
+    /// # Errors
+    /// Those of the key's file.
+    pub fn is_current(&self, sealed: &Sealed) -> Result<bool, SealError> {
+        let beginning = [&[VERSION][..], &self.current()?.id].concat();
+        Ok(sealed.as_bytes().starts_with(&beginning))
     }
 }
 
-fn read_key(text: &str) -> Result<LessSafeKey, SealError> {
-    let mut bytes = [0; KEY_BYTES];
-    hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealError::InvalidKey)?;
-    let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::InvalidKey)?;
-    Ok(LessSafeKey::new(key))
+impl Key {
+    fn read(text: &str) -> Result<Self, SealError> {
+        let mut bytes = [0; KEY_BYTES];
+        hex::decode_to_slice(text.trim(), &mut bytes).map_err(|_| SealError::InvalidKey)?;
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SealError::InvalidKey)?;
+        let digest = Sha256::new()
+            .chain_update("chroma-sync encryption key")
+            .chain_update(bytes)
+            .finalize();
+        let mut id = [0; KEY_ID_BYTES];
+        id.copy_from_slice(&digest[..KEY_ID_BYTES]);
+        Ok(Self {
+            id,
+            key: LessSafeKey::new(key),
+        })
+    }
+
+    /// Opens a nonce and what follows it.
+    fn open(&self, context: &str, sealed: &[u8]) -> Option<Secret> {
+        let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let mut text = text.to_vec();
+        let opened = self
+            .key
+            .open_in_place(nonce, Aad::from(context.as_bytes()), &mut text)
+            .ok()?;
+        std::str::from_utf8(opened).ok().map(Secret::new)
+    }
 }
 
-fn read_key_file(path: &Path) -> Result<LessSafeKey, SealError> {
+fn read_key_file(path: &Path) -> Result<Key, SealError> {
     let failed = |source| SealError::KeyFile {
         path: path.to_owned(),
         source,
@@ -168,7 +248,7 @@ fn read_key_file(path: &Path) -> Result<LessSafeKey, SealError> {
         });
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    read_key(&text).map_err(|_| SealError::InvalidKeyFile {
+    Key::read(&text).map_err(|_| SealError::InvalidKeyFile {
         path: path.to_owned(),
     })
 }
@@ -235,6 +315,36 @@ mod tests {
             key("a").open("", &Sealed::from_bytes(Vec::new())).is_err(),
             "nothing"
         );
+    }
+
+    #[test]
+    fn a_key_of_before_opens_what_it_sealed_and_seals_nothing() {
+        let secret = Secret::new("chroma-token");
+        let old = key("a").seal("t", &secret).unwrap();
+        let previous = [Secret::new("c".repeat(64)), Secret::new("a".repeat(64))];
+        let keys = key("b").with_previous(&previous).unwrap();
+        assert_eq!(keys.open("t", &old).unwrap(), secret);
+        assert!(keys.open("u", &old).is_err(), "another context");
+        assert!(!keys.is_current(&old).unwrap());
+        let new = keys.seal("t", &secret).unwrap();
+        assert!(keys.is_current(&new).unwrap());
+        assert_eq!(key("b").open("t", &new).unwrap(), secret);
+        assert!(key("a").open("t", &new).is_err());
+        let refused = key("b").with_previous(&[Secret::new("a".repeat(64)), Secret::new("b")]);
+        assert!(matches!(refused, Err(SealError::InvalidPreviousKey { index: 1 })));
+    }
+
+    #[test]
+    fn what_was_sealed_before_keys_had_ids_still_opens() {
+        // Made by another implementation of AES-256-GCM (PyCA) with the key aa...aa for the context "t".
+        let sealed = "01000102030405060708090a0bf9b0a29b99eddc92d82d63081b48c4ec87b7b05913aee024886de284";
+        let sealed = hex::decode(sealed).unwrap();
+        let sealed = Sealed::from_bytes(sealed);
+        assert_eq!(key("a").open("t", &sealed).unwrap(), Secret::new("chroma-token"));
+        assert!(!key("a").is_current(&sealed).unwrap());
+        let keys = key("b").with_previous(&[Secret::new("a".repeat(64))]).unwrap();
+        assert_eq!(keys.open("t", &sealed).unwrap(), Secret::new("chroma-token"));
+        assert!(key("b").open("t", &sealed).is_err());
     }
 
     #[test]

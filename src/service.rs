@@ -1,6 +1,8 @@
 //! Puts the parts together as configured and runs them until they drain.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+mod sources;
+
+use std::{num::NonZeroUsize, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -14,8 +16,9 @@ use crate::{
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError},
+    parse::DescribeError,
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -24,6 +27,8 @@ use crate::{
     webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
+
+pub use self::sources::parser;
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -55,6 +60,9 @@ pub enum ServiceError {
     /// The directory for repositories.
     #[error("the directory for repositories (worker.directory) cannot be used")]
     Directory(#[from] FetchError),
+    /// The provider of descriptions of pictures.
+    #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
+    Describe(#[from] DescribeError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -162,7 +170,11 @@ pub async fn start(
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
-            github: github_options(&config, egress.clone())?,
+            github: sources::github_options(&config, egress.clone())?,
+            github_apps: sources::github_apps(&config, egress.clone())?,
+            s3: sources::s3_options(&config, egress.clone()),
+            web: sources::crawl_options(&config, egress.clone()),
+            parser: sources::parser(&config)?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -273,36 +285,19 @@ fn tls_acceptor(config: &Config) -> Result<Option<TlsAcceptor>, TlsError> {
         .transpose()
 }
 
-/// Mode `chroma` always has secrets to keep, the others only once there is a webhook; until then they make no
-/// key file.
-fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
+/// The keys for secrets at rest. Mode `chroma` always has secrets to keep, the others only once there is a
+/// webhook or a credential; until then they make no key file.
+///
+/// # Errors
+/// See [`SealError`].
+pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     let encryption = &config.encryption;
-    match (config.auth.mode, encryption.key.non_empty()) {
-        (_, Some(key)) => SealingKey::from_hex(key),
-        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file),
-        (AuthMode::Keys | AuthMode::None, None) => {
-            Ok(SealingKey::from_file_when_needed(&encryption.key_file))
-        }
-    }
-}
-
-fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
-    let directory = match config.worker.directory.as_os_str().is_empty() {
-        true => std::env::temp_dir().join("chroma-sync"),
-        false => PathBuf::from(&config.worker.directory),
+    let key = match (config.auth.mode, encryption.key.non_empty()) {
+        (_, Some(key)) => SealingKey::from_hex(key)?,
+        (AuthMode::Chroma, None) => SealingKey::from_file(&encryption.key_file)?,
+        (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
     };
-    let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
-    options.token = config
-        .github
-        .token
-        .non_empty()
-        .map(|_| config.github.token.clone());
-    options.max_file_bytes = config.github.max_file_bytes;
-    options.max_repository_bytes = config.github.max_repository_bytes;
-    options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
-    options.egress = egress;
-    crate::fetch::remove_stale(&options.directory)?;
-    Ok(options)
+    key.with_previous(&encryption.previous_keys)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

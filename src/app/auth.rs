@@ -121,6 +121,22 @@ impl Auth {
         }
     }
 
+    /// What belongs to the whole tenant is not changed with a key that is bound to some of its databases.
+    ///
+    /// # Errors
+    /// DATABASE_FORBIDDEN.
+    pub fn require_all_databases(&self, action: &str) -> Result<()> {
+        match &self.databases {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                Reason::DatabaseForbidden,
+                format!(
+                    "only keys for all databases of the tenant may {action}; this key is bound to some of them"
+                ),
+            )),
+        }
+    }
+
     /// A key that is bound to databases reaches no other.
     ///
     /// # Errors

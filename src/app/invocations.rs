@@ -14,6 +14,8 @@ use crate::{
         ids::{InvocationId, SourceId},
         invocation::{Invocation, InvocationFilter, NewInvocation},
         page::{Page, PageRequest},
+        request::RequestedInvocation,
+        s3::MAX_OBJECT_KEY_BYTES,
         source::Source,
     },
     error::{Error, FieldViolation, Reason, Result},
@@ -22,8 +24,6 @@ use crate::{
 
 /// The most object keys of one lookup.
 pub const MAX_OBJECT_KEYS: usize = 1_000;
-/// The longest object key in bytes, as S3 has it.
-pub const MAX_OBJECT_KEY_BYTES: usize = 1_024;
 
 impl App {
     /// Creates an invocation in state pending and wakes a worker. With a `request_id` that was used
@@ -37,10 +37,9 @@ impl App {
         &self,
         auth: &Auth,
         source_id: SourceId,
-        new: NewInvocation,
+        requested: RequestedInvocation,
         request_id: Option<Uuid>,
     ) -> Result<Invocation> {
-        let collection = new.collection.clone();
         let known = self.2.get(source_id).filter(|source| {
             source.tenant == *auth.tenant() && auth.require_database(&source.database).is_ok()
         });
@@ -48,17 +47,22 @@ impl App {
             None => {
                 let source = Arc::new(self.get_source(auth, source_id).await?);
                 self.2.remember(&source);
-                self.create_from(auth, &source, new, request_id).await
+                self.create_from(auth, &source, requested, request_id).await
             }
             Some(source) => {
-                let outcome = self.create_from(auth, &source, new, request_id).await;
+                let outcome = self.create_from(auth, &source, requested, request_id).await;
                 if !matches!(outcome, Ok(CreateInvocation::Created(_))) {
                     self.require_source_still(auth, source_id).await?;
                 }
                 outcome
             }
         };
-        match outcome? {
+        self.created(source_id, outcome?)
+    }
+
+    /// Tells whoever waits for it that an invocation was created, or why it was not.
+    pub(super) fn created(&self, source_id: SourceId, outcome: CreateInvocation) -> Result<Invocation> {
+        match outcome {
             CreateInvocation::Created(invocation) => {
                 self.0.changes.changed(invocation.id);
                 self.0.work.wake();
@@ -68,7 +72,7 @@ impl App {
             CreateInvocation::CollectionBusy(id) => Err(Error::new(
                 Reason::CollectionBusy,
                 format!(
-                    "invocation {id} is writing to collection {collection}; wait for its end or take another \
+                    "invocation {id} is writing to this collection; wait for its end or take another \
                      target_collection_name"
                 ),
             )
@@ -83,10 +87,21 @@ impl App {
         &self,
         auth: &Auth,
         source: &Source,
+        requested: RequestedInvocation,
+        request_id: Option<Uuid>,
+    ) -> Result<CreateInvocation> {
+        let new = requested.for_source(source)?;
+        self.create_checked(auth, source, new, request_id).await
+    }
+
+    /// Creates an invocation that fits its source.
+    pub(super) async fn create_checked(
+        &self,
+        auth: &Auth,
+        source: &Source,
         mut new: NewInvocation,
         request_id: Option<Uuid>,
     ) -> Result<CreateInvocation> {
-        require_fitting_input(source, &new)?;
         let made_secret = self.prepare_webhook(auth, new.webhook.as_mut())?;
         let store = &self.0.store;
         // A repeated request asks what became of the first one, so the collection may well be finished.
@@ -97,7 +112,9 @@ impl App {
         {
             return Ok(answered);
         }
-        self.require_collection_open(auth, source, &new).await?;
+        if !new.update_collection {
+            self.require_collection_open(auth, source, &new).await?;
+        }
         let token = self.sealed_chroma_token(auth)?;
         let created = store.create_invocation(auth.tenant(), source, new, request_id, token);
         let mut created = created.await?;
@@ -256,15 +273,6 @@ fn visible(auth: &Auth, id: InvocationId, found: Option<Invocation>) -> Result<I
     let invocation = found.ok_or_else(|| invocation_not_found(id))?;
     auth.require_database(&invocation.database)?;
     Ok(invocation)
-}
-
-fn require_fitting_input(source: &Source, new: &NewInvocation) -> Result<()> {
-    let (expected, given) = (source.settings.source_type(), new.input.source_type());
-    if expected == given {
-        return Ok(());
-    }
-    let problem = format!("does not fit a source of type {}", expected.as_str());
-    Err(FieldViolation::new(given.as_str(), problem).into())
 }
 
 pub(super) fn invocation_not_found(id: InvocationId) -> Error {

@@ -6,10 +6,12 @@
 
 pub mod auth;
 mod collections;
+pub mod credentials;
 pub mod documents;
 mod identity;
 pub mod invocations;
 mod known_sources;
+pub mod rotation;
 pub mod sources;
 pub mod watch;
 mod webhooks;

@@ -35,7 +35,7 @@ fn a_text_longer_than_the_limit_is_cut_by_lines() {
         strategy_of("a.rs", &format!("{text}{line}")),
         ChunkStrategy::Lines
     );
-    let markdown = "# a\n".repeat(MAX_PARSE_BYTES / 4 + 1);
+    let markdown = "# a\n".repeat(MAX_MARKDOWN_BYTES / 4 + 1);
     assert_eq!(strategy_of("a.md", &markdown), ChunkStrategy::Lines);
 }
 

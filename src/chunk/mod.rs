@@ -45,6 +45,10 @@ use self::languages::Language;
 pub use self::syntax::MAX_PARSE_BYTES;
 use crate::domain::chunking::Chunking;
 
+/// The most bytes of Markdown that are cut by their structure; more is cut by lines. A parsed manual of
+/// thousands of pages has a few of these MiB. The parser's tree takes up to ten times the text.
+pub const MAX_MARKDOWN_BYTES: usize = 16 << 20;
+
 /// A chunker for one worker thread. It keeps what it has learned about each grammar.
 #[derive(Default)]
 pub struct Chunker {
@@ -112,6 +116,15 @@ impl Chunker {
     /// from a C++ one by its text.
     pub fn chunk(&mut self, document_key: &str, text: &str, chunking: &Chunking) -> ChunkedDocument {
         let language = Language::of_document(document_key, text);
+        self.chunk_in(language, text, chunking)
+    }
+
+    /// Cuts `text`, which is Markdown whatever its name says: what a document was converted to.
+    pub fn chunk_markdown(&mut self, text: &str, chunking: &Chunking) -> ChunkedDocument {
+        self.chunk_in(Some(Language::Markdown), text, chunking)
+    }
+
+    fn chunk_in(&mut self, language: Option<Language>, text: &str, chunking: &Chunking) -> ChunkedDocument {
         let (strategy, chunks) = match *chunking {
             Chunking::Lines {
                 max_lines,
@@ -138,8 +151,10 @@ impl Chunker {
         let limits = pack::Limits::bytes(max_size_bytes);
         let proposed = match language {
             None => None,
+            Some(Language::Markdown) if text.len() <= MAX_MARKDOWN_BYTES => {
+                Some((ChunkStrategy::Markdown, markdown::cuts(text)))
+            }
             Some(_) if text.len() > MAX_PARSE_BYTES => None,
-            Some(Language::Markdown) => Some((ChunkStrategy::Markdown, markdown::cuts(text))),
             Some(language) => self
                 .syntax
                 .cuts(language, text, limits.max_bytes)

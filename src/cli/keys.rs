@@ -7,7 +7,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::output;
 use crate::{
-    app::auth::{generate_token, token_digest},
+    app::{
+        auth::{generate_token, token_digest},
+        rotation::{Rotated, rotate},
+    },
     config::Config,
     domain::{
         api_key::{ApiKey, NewApiKey, Role},
@@ -39,6 +42,9 @@ enum Action {
         /// Id of the key, as `keys list` shows it.
         id: String,
     },
+    /// Seal every secret of the database with encryption.key, so that encryption.previous_keys can be
+    /// dropped. Servers may run meanwhile, once all of them have both.
+    RotateEncryption,
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +92,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> anyhow::Result
         Action::Create(create) => create_key(&store, create).await?,
         Action::List { tenant } => list_keys(&store, tenant).await?,
         Action::Revoke { id } => revoke_key(&store, &id).await?,
+        Action::RotateEncryption => rotate_encryption(&store, config).await?,
     }
     store.close().await;
     Ok(ExitCode::SUCCESS)
@@ -172,5 +179,30 @@ async fn revoke_key(store: &Store, id: &str) -> anyhow::Result<()> {
         bail!("no active key has the id {id}; `chroma-sync keys list` shows them all");
     }
     output::line(&format!("revoked {id}"));
+    Ok(())
+}
+
+/// Fails when a secret stays that no known key opens, since the old key must not be dropped then.
+async fn rotate_encryption(store: &Store, config: &Config) -> anyhow::Result<()> {
+    let rotated = rotate(store, &service::sealing_key(config)?).await?;
+    let mut unreadable = 0;
+    for Rotated {
+        column,
+        resealed,
+        unreadable: left,
+    } in rotated
+    {
+        output::line(&format!("{}: {resealed} sealed again", column.description()));
+        if left > 0 {
+            output::error(&format!("{}: {left} open with no key", column.description()));
+        }
+        unreadable += left;
+    }
+    if unreadable > 0 {
+        bail!(
+            "{unreadable} secrets were sealed with a key that is neither encryption.key nor one of \
+             encryption.previous_keys; add it and run this again, or delete what has them"
+        );
+    }
     Ok(())
 }

@@ -3,11 +3,13 @@
 //! Answers go to standard output, everything else to standard error. `anyhow` is used here and
 //! nowhere below: what reaches this layer is for a person to read.
 
+mod credentials;
 mod follow;
 mod keys;
 mod migrate;
 mod openapi;
 mod output;
+mod parse_document;
 mod remote;
 mod search;
 mod serve;
@@ -40,8 +42,10 @@ enum Command {
     Serve(serve::Arguments),
     /// Apply, revert or show the migrations of the service's database.
     Migrate(migrate::Arguments),
-    /// Create, list and revoke API keys.
+    /// Create, list and revoke API keys, or replace the key that seals secrets.
     Keys(keys::Arguments),
+    /// Store, list and delete what gives access to sources that are not public.
+    Credentials(credentials::Arguments),
     /// Print the OpenAPI document of the REST surface, as GET /openapi.json answers it.
     Openapi,
     /// Sync a repository into a collection and follow it to its end.
@@ -50,11 +54,17 @@ enum Command {
     Watch(watch::Arguments),
     /// Ask a collection in words.
     Search(search::Arguments),
+    /// Convert one document to Markdown; the service starts itself with this.
+    #[command(name = crate::parse::child::SUBCOMMAND, hide = true)]
+    ParseDocument(parse_document::Arguments),
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Command::ParseDocument(arguments) = &arguments.command {
+        return parse_document::run(arguments);
+    }
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -69,10 +79,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.flags(),
         Command::Migrate(_)
         | Command::Keys(_)
+        | Command::Credentials(_)
         | Command::Openapi
         | Command::Sync(_)
         | Command::Watch(_)
-        | Command::Search(_) => Vec::new(),
+        | Command::Search(_)
+        | Command::ParseDocument(_) => Vec::new(),
     };
     let config = Config::load(arguments.config.as_deref(), std::env::vars(), &flags)?;
     telemetry::start(&config.log)?;
@@ -85,10 +97,12 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Serve(arguments) => serve::run(arguments, config).await,
             Command::Migrate(arguments) => migrate::run(arguments, &config).await,
             Command::Keys(arguments) => keys::run(arguments, &config).await,
+            Command::Credentials(arguments) => credentials::run(arguments).await,
             Command::Openapi => Ok(openapi::run(&config)),
             Command::Sync(arguments) => sync::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
             Command::Search(arguments) => search::run(arguments, &config).await,
+            Command::ParseDocument(arguments) => Ok(parse_document::run(&arguments)),
         }
     })?;
     // A blocking fetch that is being stopped must not hold the process back.

@@ -1,4 +1,4 @@
-//! The server that `sync` and `watch` talk to, through the same contract as any other client.
+//! The server that `sync`, `watch` and `credentials` talk to, through the same contract as any other client.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -13,7 +13,10 @@ use tonic::{
 use tonic_types::StatusExt;
 
 use crate::{
-    proto::{invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient},
+    proto::{
+        credential_service_client::CredentialServiceClient,
+        invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
+    },
     token::TOKEN_HEADER,
 };
 
@@ -82,6 +85,10 @@ impl Remote {
 
     pub(super) fn sources(&self) -> anyhow::Result<SourceServiceClient<Service>> {
         Ok(SourceServiceClient::new(self.service()?))
+    }
+
+    pub(super) fn credentials(&self) -> anyhow::Result<CredentialServiceClient<Service>> {
+        Ok(CredentialServiceClient::new(self.service()?))
     }
 
     pub(super) fn invocations(&self) -> anyhow::Result<InvocationServiceClient<Service>> {

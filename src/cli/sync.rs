@@ -98,6 +98,7 @@ async fn create_invocation(arguments: &Arguments, source_id: String) -> anyhow::
         )),
         request_id: None,
         webhook: None,
+        update_collection: false,
     };
     match arguments.remote.invocations()?.create_invocation(request).await {
         Ok(response) => Ok(response.into_inner().id),

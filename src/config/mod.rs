@@ -80,6 +80,8 @@ pub struct Config {
     pub models: ModelsConfig,
     /// Embedding.
     pub embedding: EmbeddingConfig,
+    /// Documents to Markdown.
+    pub parse: ParseConfig,
     /// The worker.
     pub worker: WorkerConfig,
     /// Watches.
@@ -152,12 +154,12 @@ fn set(table: &mut toml::Table, origin: &str, option: &str, text: &str) -> Resul
     let unknown = || ConfigError::UnknownKey {
         origin: origin.to_owned(),
     };
-    let (section, key) = option.split_once('.').ok_or_else(unknown)?;
-    let slot = table
-        .get_mut(section)
-        .and_then(toml::Value::as_table_mut)
-        .and_then(|section| section.get_mut(key))
+    let (sections, key) = option.rsplit_once('.').ok_or_else(unknown)?;
+    let section = sections
+        .split('.')
+        .try_fold(table, |table, name| table.get_mut(name)?.as_table_mut())
         .ok_or_else(unknown)?;
+    let slot = section.get_mut(key).ok_or_else(unknown)?;
     *slot = match slot {
         toml::Value::String(_) => toml::Value::String(text.to_owned()),
         toml::Value::Integer(_) => text
@@ -217,6 +219,40 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_reaches_a_section_in_a_section() {
+        let config = load(&[("CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__MODEL", "m")]).unwrap();
+        assert_eq!(config.parse.image_descriptions.model, "m");
+        for name in [
+            "CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS",
+            "CHROMA_SYNC__PARSE__X__MODEL",
+        ] {
+            assert!(load(&[(name, "m")]).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn descriptions_of_pictures_need_a_model() {
+        let url = (
+            "CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__URL",
+            "http://localhost:11434/v1",
+        );
+        let error = load(&[url]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("parse.image_descriptions.model"),
+            "{error}"
+        );
+        let wrong = ("CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__URL", "localhost:11434");
+        let error = load(&[wrong]).unwrap_err();
+        assert!(
+            error.to_string().starts_with("parse.image_descriptions.url"),
+            "{error}"
+        );
+        let model = ("CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__MODEL", "m");
+        let base = load(&[url, model]).unwrap().parse.image_descriptions.base();
+        assert_eq!(base.unwrap().as_str(), "http://localhost:11434/v1");
+    }
+
+    #[test]
     fn a_flag_overrides_the_environment() {
         let environment = [("CHROMA_SYNC__SERVER__LISTEN".to_owned(), "127.0.0.1:1".to_owned())];
         let config = Config::load(None, environment, &[("server.listen", "127.0.0.1:2".to_owned())]).unwrap();
@@ -254,6 +290,10 @@ mod tests {
         let config = load(&[
             ("CHROMA_SYNC__GITHUB__TOKEN", "planted-secret"),
             ("CHROMA_SYNC__STORE__URL", "postgres://u:planted-secret@h/d"),
+            (
+                "CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__API_KEY",
+                "planted-secret",
+            ),
         ])
         .unwrap();
         assert!(!format!("{config:?}").contains("planted-secret"));

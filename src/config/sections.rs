@@ -91,6 +91,7 @@ pub enum ChromaRole {
 pub struct EncryptionConfig {
     pub key: Secret,
     pub key_file: PathBuf,
+    pub previous_keys: Vec<Secret>,
 }
 
 /// `[github]`.
@@ -99,6 +100,7 @@ pub struct EncryptionConfig {
 #[allow(missing_docs)]
 pub struct GithubConfig {
     pub git_url: Url,
+    pub api_url: Url,
     pub token: Secret,
     pub max_file_bytes: u64,
     pub max_repository_bytes: u64,
@@ -143,6 +145,41 @@ pub struct EmbeddingConfig {
     pub default_model: String,
     pub models: Vec<String>,
     pub threads: usize,
+}
+
+/// `[parse]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ParseConfig {
+    pub max_memory_bytes: u64,
+    pub max_cpu_seconds: u64,
+    pub timeout_seconds: u64,
+    pub max_output_bytes: u64,
+    pub max_pages: u32,
+    pub concurrency: usize,
+    pub image_descriptions: ImageDescriptionsConfig,
+}
+
+/// `[parse.image_descriptions]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ImageDescriptionsConfig {
+    pub url: Secret,
+    pub model: String,
+    pub api_key: Secret,
+    pub prompt: String,
+    pub timeout_seconds: u64,
+    pub max_bytes: u64,
+    pub concurrency: usize,
+}
+
+impl ImageDescriptionsConfig {
+    /// The base of the API, where one is configured.
+    pub fn base(&self) -> Option<Url> {
+        self.url.non_empty().and_then(|url| Url::parse(url).ok())
+    }
 }
 
 /// `[worker]`.
@@ -260,6 +297,24 @@ impl Config {
             ("github.max_file_bytes", self.github.max_file_bytes),
             ("github.max_repository_bytes", self.github.max_repository_bytes),
             ("github.fetch_timeout_seconds", self.github.fetch_timeout_seconds),
+            ("parse.max_memory_bytes", self.parse.max_memory_bytes),
+            ("parse.max_cpu_seconds", self.parse.max_cpu_seconds),
+            ("parse.timeout_seconds", self.parse.timeout_seconds),
+            ("parse.max_output_bytes", self.parse.max_output_bytes),
+            ("parse.max_pages", u64::from(self.parse.max_pages)),
+            ("parse.concurrency", self.parse.concurrency as u64),
+            (
+                "parse.image_descriptions.timeout_seconds",
+                self.parse.image_descriptions.timeout_seconds,
+            ),
+            (
+                "parse.image_descriptions.max_bytes",
+                self.parse.image_descriptions.max_bytes,
+            ),
+            (
+                "parse.image_descriptions.concurrency",
+                self.parse.image_descriptions.concurrency as u64,
+            ),
             ("web.max_page_bytes", self.web.max_page_bytes as u64),
             ("web.max_pages", u64::from(self.web.max_pages)),
             ("web.max_crawl_bytes", self.web.max_crawl_bytes),
@@ -317,6 +372,9 @@ impl Config {
         if !matches!(self.github.git_url.scheme(), "http" | "https" | "file") {
             return refuse("github.git_url", "must be an http://, https:// or file:// URL");
         }
+        if !matches!(self.github.api_url.scheme(), "http" | "https") {
+            return refuse("github.api_url", "must be an http:// or https:// URL");
+        }
         if !is_user_agent(&self.web.user_agent) {
             return refuse(
                 "web.user_agent",
@@ -328,6 +386,22 @@ impl Config {
         }
         if !matches!(self.chroma.url.scheme(), "http" | "https") {
             return refuse("chroma.url", "must be an http:// or https:// URL");
+        }
+        let descriptions = &self.parse.image_descriptions;
+        if descriptions.url.non_empty().is_some() {
+            let base = descriptions.base();
+            if !base.is_some_and(|url| matches!(url.scheme(), "http" | "https")) {
+                return refuse(
+                    "parse.image_descriptions.url",
+                    "must be an http:// or https:// URL, or empty",
+                );
+            }
+            if descriptions.model.is_empty() {
+                return refuse(
+                    "parse.image_descriptions.model",
+                    "must name a model of parse.image_descriptions.url",
+                );
+            }
         }
         if !self.embedding.models.contains(&self.embedding.default_model) {
             return refuse("embedding.default_model", "must be one of embedding.models");

@@ -13,11 +13,12 @@ pub fn sha256_hex(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// Id of chunk `n` (from 0) of the document named `key`: `{sha256hex(key)}-{n}`.
+/// Id of chunk `n` (from 0) of a document: `{base}-{n}`, where `base` is the caller's custom id or else the
+/// digest of the document's key.
 ///
 /// Source: Chroma Sync documents this form for S3 objects and uploads; we use it for all types.
-pub fn record_id(key_sha256_hex: &str, n: u32) -> String {
-    format!("{key_sha256_hex}-{n}")
+pub fn record_id(base: &str, n: u32) -> String {
+    format!("{base}-{n}")
 }
 
 /// The rule by which a document was left out.
@@ -39,6 +40,8 @@ pub enum SkipRule {
     Empty,
     /// Has a name that is not UTF-8.
     InvalidKey,
+    /// Is a picture, and nobody is configured who describes pictures.
+    ImageNotDescribed,
     /// Has the content of a page that was found before.
     Duplicate,
     /// Is a page that robots.txt does not allow to be fetched.
@@ -53,7 +56,7 @@ pub enum SkipRule {
 
 impl SkipRule {
     /// Every rule.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TooLarge,
         Self::Binary,
         Self::NotUtf8,
@@ -62,6 +65,7 @@ impl SkipRule {
         Self::LfsPointer,
         Self::Empty,
         Self::InvalidKey,
+        Self::ImageNotDescribed,
         Self::Duplicate,
         Self::Robots,
         Self::NoIndex,
@@ -80,6 +84,7 @@ impl SkipRule {
             Self::LfsPointer => "lfs_pointer",
             Self::Empty => "empty",
             Self::InvalidKey => "invalid_key",
+            Self::ImageNotDescribed => "image_not_described",
             Self::Duplicate => "duplicate",
             Self::Robots => "robots",
             Self::NoIndex => "noindex",
@@ -126,6 +131,8 @@ pub struct Document {
     pub outcome: DocumentOutcome,
     /// Number of records it has in the collection.
     pub chunks: u32,
+    /// What the fetcher of its source wants to be told of it the next time; never shown.
+    pub memo: Option<String>,
 }
 
 #[cfg(test)]

@@ -51,6 +51,10 @@ id!(
     ApiKeyId, "api_key_id"
 );
 id!(
+    /// Names an uploaded file.
+    UploadId, "upload_id"
+);
+id!(
     /// Names one worker process, for the time it runs.
     WorkerId, "worker_id"
 );

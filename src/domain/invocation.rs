@@ -4,6 +4,7 @@
 //! and nothing moves back. The state carries its own data, so a complete invocation without a finish
 //! time cannot exist. `revision` counts the state changes, from 1 at creation.
 
+pub use super::input::{DEFAULT_BRANCH, GitReference, InvocationInput, S3Objects, UploadedFile};
 use super::{
     chunking::Chunking,
     embedding::Embedding,
@@ -156,82 +157,6 @@ impl State {
     }
 }
 
-/// Git's name for the tip of the default branch.
-pub const DEFAULT_BRANCH: &str = "HEAD";
-
-/// Which commit of a repository an invocation syncs.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GitReference {
-    /// The tip of a branch (or a tag of that name, when no branch has it).
-    Branch(String),
-    /// This very commit.
-    Sha(String),
-}
-
-impl GitReference {
-    /// A branch name as git allows it, 1 to 255 bytes; the violation names `field`.
-    pub fn branch(field: &str, name: &str) -> Result<Self, FieldViolation> {
-        let forbidden =
-            |c: char| c.is_control() || matches!(c, ' ' | '~' | '^' | ':' | '?' | '*' | '[' | '\\');
-        let bad_part = |part: &str| part.is_empty() || part.starts_with('.') || part.ends_with(".lock");
-        let wrong = name.is_empty()
-            || name.len() > 255
-            || name.chars().any(forbidden)
-            || name.contains("..")
-            || name.contains("@{")
-            || name == "@"
-            || name.starts_with('-')
-            || name.ends_with('.')
-            || name.split('/').any(bad_part);
-        if wrong {
-            return Err(FieldViolation::new(
-                field,
-                "must be a branch name as git allows it (git check-ref-format), 1 to 255 bytes",
-            ));
-        }
-        Ok(Self::Branch(name.to_owned()))
-    }
-
-    /// A branch name, or `HEAD`, git's own name for the tip of the default branch, which is `None`.
-    pub fn branch_or_default(field: &str, name: &str) -> Result<Option<Self>, FieldViolation> {
-        if name == DEFAULT_BRANCH {
-            return Ok(None);
-        }
-        Self::branch(field, name).map(Some)
-    }
-
-    /// A full commit id: 40 hexadecimal digits; the violation names `field`.
-    pub fn sha(field: &str, sha: &str) -> Result<Self, FieldViolation> {
-        if sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Ok(Self::Sha(sha.to_ascii_lowercase()));
-        }
-        Err(FieldViolation::new(
-            field,
-            "must be a full commit id of 40 hexadecimal digits",
-        ))
-    }
-}
-
-/// What one invocation syncs, by the type of its source.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InvocationInput {
-    /// A git repository.
-    Github {
-        /// Which commit; none means the default branch.
-        reference: Option<GitReference>,
-    },
-}
-
-impl InvocationInput {
-    /// The type of the source this belongs to.
-    pub fn source_type(&self) -> SourceType {
-        match self {
-            Self::Github { .. } => SourceType::Github,
-        }
-    }
-}
-
 /// What a caller asks for when creating an invocation; everything is checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewInvocation {
@@ -241,6 +166,8 @@ pub struct NewInvocation {
     pub input: InvocationInput,
     /// Where its state changes are sent to; none for where the source says.
     pub webhook: Option<Webhook>,
+    /// Whether the collection may hold a finished sync, which is brought up to date then.
+    pub update_collection: bool,
 }
 
 /// What an attempt is doing now.
@@ -454,30 +381,6 @@ mod tests {
                     assert!(!state.is_terminal(), "{state:?} -> {next:?}");
                 }
             }
-        }
-    }
-
-    #[test]
-    fn branch_names_follow_git() {
-        for good in ["main", "feature/x", "release-1.2", "ünïcode"] {
-            assert!(GitReference::branch("branch", good).is_ok(), "{good}");
-        }
-        for bad in [
-            "", "a..b", "-x", "a b", "a~1", "a:b", "x.lock", "a//b", "/a", "a/", ".a", "a@{1}", "a\u{0}",
-        ] {
-            assert!(GitReference::branch("branch", bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_sha_is_forty_hexadecimal_digits() {
-        let sha = "ABCDEF0123456789abcdef0123456789abcdef01";
-        assert_eq!(
-            GitReference::sha("sha", sha),
-            Ok(GitReference::Sha(sha.to_ascii_lowercase()))
-        );
-        for bad in ["", "abc", &"g".repeat(40), &"a".repeat(41)] {
-            assert!(GitReference::sha("sha", bad).is_err(), "{bad}");
         }
     }
 }

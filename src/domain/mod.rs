@@ -5,14 +5,21 @@
 
 pub mod api_key;
 pub mod chunking;
+pub mod credential;
 pub mod document;
 pub mod embedding;
+pub mod github;
 pub mod globs;
 pub mod ids;
+pub mod input;
 pub mod invocation;
 pub mod names;
 pub mod page;
 pub mod path_patterns;
+pub mod request;
+pub mod s3;
 pub mod source;
 pub mod time;
+pub mod user_metadata;
+pub mod web;
 pub mod webhook;

@@ -1,4 +1,4 @@
-//! Names that Chroma gives meaning to: tenants, databases, collections.
+//! Names that Chroma gives meaning to: tenants, databases, collections; and those of files.
 //!
 //! Source of the rules: Chroma 1.5 answers a collection name outside 3 to 512 characters of
 //! `[a-zA-Z0-9._-]`, or one that does not start and end with a letter or digit, with
@@ -11,6 +11,9 @@ use crate::error::FieldViolation;
 
 /// The longest tenant or database name, in bytes.
 pub const MAX_NAME_BYTES: usize = 512;
+
+/// The longest name of a file, in bytes; as long as the key of an object may be.
+pub const MAX_FILE_NAME_BYTES: usize = 1_024;
 
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $check:path) => {
@@ -58,6 +61,10 @@ name!(
     /// A collection of the Chroma server, within a database.
     CollectionName, check_collection
 );
+name!(
+    /// An uploaded file, as its caller calls it. Only ever a key, never a path of this machine.
+    FileName, check_file
+);
 
 impl TenantName {
     /// Chroma's own default, used when a key names no tenant.
@@ -78,6 +85,19 @@ fn check_plain(text: &str) -> Result<(), String> {
     }
     if text.chars().any(|c| c.is_control() || c == '/') || text == "." || text == ".." {
         return Err("must be one path segment: no '/', no control characters, not '.' or '..'".to_owned());
+    }
+    Ok(())
+}
+
+fn check_file(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > MAX_FILE_NAME_BYTES {
+        return Err(format!(
+            "must have 1 to {MAX_FILE_NAME_BYTES} bytes, has {}",
+            text.len()
+        ));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("must have no control characters".to_owned());
     }
     Ok(())
 }
@@ -115,6 +135,22 @@ mod tests {
         for bad in ["", "ab", "-ab", "ab-", "a b", "äbc", "a/b", &"x".repeat(513)] {
             let violation = CollectionName::parse("target_collection_name", bad).unwrap_err();
             assert_eq!(violation.field, "target_collection_name", "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_be_called_almost_anything() {
+        for good in [
+            "a",
+            "Q3 report (final).pdf",
+            "docs/ü.md",
+            "..",
+            &"x".repeat(1_024),
+        ] {
+            assert!(FileName::parse("file", good).is_ok(), "{good}");
+        }
+        for bad in ["", "a\nb", "a\0", &"x".repeat(1_025)] {
+            assert!(FileName::parse("file", bad).is_err(), "{bad:?}");
         }
     }
 

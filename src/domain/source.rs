@@ -1,16 +1,18 @@
 //! Sources: what is synced, and with which settings. A source never changes after its creation.
 
-use std::fmt;
-
 use sha2::{Digest, Sha256};
 
+pub use super::github::{GithubAppId, GithubSource, RepositoryName};
 use super::{
     chunking::Chunking,
+    credential::{AwsCredentialId, AwsKeys},
     embedding::Embedding,
-    globs::Globs,
     ids::SourceId,
-    names::{DatabaseName, TenantName},
+    names::{CollectionName, DatabaseName, TenantName},
+    path_patterns::PathPatterns,
+    s3::{AutoSync, BucketName, PathPrefix, Region},
     time::Timestamp,
+    web::StartingUrl,
     webhook::Webhook,
 };
 use crate::error::FieldViolation;
@@ -20,16 +22,25 @@ use crate::error::FieldViolation;
 pub enum SourceType {
     /// A git repository on GitHub or another host.
     Github,
+    /// Objects of a bucket.
+    S3,
+    /// A web site.
+    WebScrape,
+    /// Uploaded files.
+    FileUpload,
 }
 
 impl SourceType {
     /// Every type this server knows.
-    pub const ALL: [Self; 1] = [Self::Github];
+    pub const ALL: [Self; 4] = [Self::Github, Self::S3, Self::WebScrape, Self::FileUpload];
 
     /// The name in SQL and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Github => "github",
+            Self::S3 => "s3",
+            Self::WebScrape => "web_scrape",
+            Self::FileUpload => "file_upload",
         }
     }
 
@@ -45,113 +56,45 @@ impl SourceType {
     }
 }
 
-/// `owner/name` of a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RepositoryName(String);
-
-impl RepositoryName {
-    /// Reads `owner/name`, or the URL of a GitHub repository with or without `.git`.
-    ///
-    /// # Errors
-    /// The violation names `field`.
-    pub fn parse(field: &str, text: &str) -> Result<Self, FieldViolation> {
-        let problem = || {
-            FieldViolation::new(
-                field,
-                "must be 'owner/name' or the URL of a GitHub repository, such as 'chroma-core/chroma'",
-            )
-        };
-        let lowered = text.trim().to_ascii_lowercase();
-        let stripped = [
-            "https://github.com/",
-            "http://github.com/",
-            "https://www.github.com/",
-            "git@github.com:",
-        ]
-        .iter()
-        .find(|prefix| lowered.starts_with(**prefix))
-        .and_then(|prefix| text.trim().get(prefix.len()..))
-        .unwrap_or(text.trim());
-        let path = stripped.strip_suffix('/').unwrap_or(stripped);
-        let path = path.strip_suffix(".git").unwrap_or(path);
-        let (owner, name) = path.split_once('/').ok_or_else(problem)?;
-        // Git hosts serve `name` and `name.git` as one repository, so none is called `name.git`.
-        if is_segment(owner) && is_segment(name) && !name.ends_with(".git") {
-            Ok(Self(format!("{owner}/{name}")))
-        } else {
-            Err(problem())
-        }
-    }
-
-    /// Takes a name that was checked before it was stored.
-    pub fn from_stored(text: String) -> Self {
-        Self(text)
-    }
-
-    /// `owner/name`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RepositoryName {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// A path segment that no git host reads as something else: no separators, no dot segments.
-fn is_segment(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=100).contains(&text.len())
-        && text.chars().all(allowed)
-        && !text.chars().all(|c| c == '.')
-        && !text.starts_with('-')
-}
-
-/// Id of a GitHub App, as GitHub shows it: digits, or a client id such as `Iv1.8a61f9b3a7aba766`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct GithubAppId(String);
-
-impl GithubAppId {
-    /// 1 to 100 letters, digits, `.`, `_` or `-`; the violation names `field`.
-    pub fn parse(field: &str, text: &str) -> Result<Self, FieldViolation> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if (1..=100).contains(&text.len()) && text.chars().all(allowed) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(FieldViolation::new(
-            field,
-            "must be the id of a GitHub App: 1 to 100 letters, digits, '.', '_' or '-'",
-        ))
-    }
-
-    /// Takes an id that was checked before it was stored.
-    pub fn from_stored(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The id.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for GithubAppId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-/// Settings of a GitHub source.
+/// Settings of an S3 source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GithubSource {
-    /// Which repository.
-    pub repository: RepositoryName,
-    /// Which GitHub App gives access to it; none for a public repository.
-    pub app_id: Option<GithubAppId>,
-    /// Which files are synced; `None` when the caller gave no list.
-    pub include_globs: Option<Globs>,
+pub struct S3Source {
+    /// The bucket.
+    pub bucket: BucketName,
+    /// Where it lies.
+    pub region: Region,
+    /// Collection of invocations that name none.
+    pub collection: CollectionName,
+    /// What reads the bucket.
+    pub credential: S3Credential,
+    /// What the keys of all objects begin with; none for every object.
+    pub path_prefix: Option<PathPrefix>,
+    /// What creates invocations beside callers.
+    pub auto_sync: AutoSync,
+}
+
+/// What reads a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum S3Credential {
+    /// A stored credential of the tenant.
+    Stored(AwsCredentialId),
+    /// A key that came with the request and is to be stored first. No stored source has one.
+    Given(AwsKeys),
+}
+
+/// Settings of a web site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebScrapeSource {
+    /// Where the crawl begins; the crawl stays within its origin.
+    pub starting_url: StartingUrl,
+    /// The most pages that become documents; none for what the server allows.
+    pub page_limit: Option<u32>,
+    /// The most links from the starting URL to a page; none for any number.
+    pub max_depth: Option<u32>,
+    /// What the path of a page must match; none for every path.
+    pub include_paths: Option<PathPatterns>,
+    /// What the path of a page must not match.
+    pub exclude_paths: Option<PathPatterns>,
 }
 
 /// The settings that belong to one type of source.
@@ -159,6 +102,12 @@ pub struct GithubSource {
 pub enum SourceSettings {
     /// A git repository.
     Github(GithubSource),
+    /// Objects of a bucket.
+    S3(S3Source),
+    /// A web site.
+    WebScrape(WebScrapeSource),
+    /// Uploaded files.
+    FileUpload,
 }
 
 impl SourceSettings {
@@ -166,6 +115,9 @@ impl SourceSettings {
     pub fn source_type(&self) -> SourceType {
         match self {
             Self::Github(_) => SourceType::Github,
+            Self::S3(_) => SourceType::S3,
+            Self::WebScrape(_) => SourceType::WebScrape,
+            Self::FileUpload => SourceType::FileUpload,
         }
     }
 }
@@ -215,6 +167,47 @@ impl NewSource {
                     put(pattern);
                 }
             }
+            SourceSettings::S3(S3Source {
+                bucket,
+                region,
+                collection,
+                credential,
+                path_prefix,
+                auto_sync,
+            }) => {
+                put(bucket.as_str());
+                put(region.as_str());
+                put(collection.as_str());
+                match credential {
+                    S3Credential::Stored(id) => put(&id.to_string()),
+                    S3Credential::Given(keys) => put(&keys.access_key_id),
+                }
+                put(path_prefix.as_ref().map_or("", PathPrefix::as_str));
+                put(auto_sync.as_str());
+            }
+            SourceSettings::WebScrape(WebScrapeSource {
+                starting_url,
+                page_limit,
+                max_depth,
+                include_paths,
+                exclude_paths,
+            }) => {
+                put(starting_url.as_str());
+                for number in [page_limit, max_depth] {
+                    put(&number.map_or_else(String::new, |number| number.to_string()));
+                }
+                for patterns in [include_paths, exclude_paths] {
+                    let mut patterns: Vec<&String> =
+                        patterns.iter().flat_map(|paths| paths.patterns()).collect();
+                    patterns.sort_unstable();
+                    patterns.dedup();
+                    put(&patterns.len().to_string());
+                    for pattern in patterns {
+                        put(pattern);
+                    }
+                }
+            }
+            SourceSettings::FileUpload => {}
         }
         put(&self.embedding.model);
         match self.chunking {
@@ -265,44 +258,10 @@ pub struct SourceFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::embedding::{MINILM, ModelForm};
-
-    #[test]
-    fn a_repository_is_read_from_a_name_or_a_url() {
-        for text in [
-            "chroma-core/chroma",
-            "https://github.com/chroma-core/chroma",
-            "https://github.com/chroma-core/chroma.git",
-            "https://GitHub.com/chroma-core/chroma/",
-            "git@github.com:chroma-core/chroma.git",
-        ] {
-            let name = RepositoryName::parse("github.repository", text).unwrap();
-            assert_eq!(name.as_str(), "chroma-core/chroma", "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_a_repository_is_refused() {
-        for text in [
-            "",
-            "a",
-            "a/",
-            "/b",
-            "a/b/c",
-            "../b",
-            "a/..",
-            "a b/c",
-            "https://gitlab.com/a/b",
-            "-a/b",
-            "a/b\0",
-            "a/b.git.git",
-        ] {
-            assert!(
-                RepositoryName::parse("github.repository", text).is_err(),
-                "{text:?}"
-            );
-        }
-    }
+    use crate::domain::{
+        embedding::{MINILM, ModelForm},
+        globs::Globs,
+    };
 
     fn source(globs: &[&str], form: ModelForm) -> NewSource {
         let patterns: Vec<String> = globs.iter().map(|p| (*p).to_owned()).collect();

@@ -7,7 +7,10 @@
 use std::{error::Error as StdError, time::Duration};
 
 use super::egress::EgressError;
-use crate::domain::{invocation::Failure, source::RepositoryName};
+use crate::domain::{
+    invocation::Failure,
+    source::{GithubAppId, RepositoryName},
+};
 
 /// The cause of a failure, kept for the log.
 pub type Cause = Box<dyn StdError + Send + Sync>;
@@ -57,6 +60,45 @@ pub enum FetchError {
         repository: RepositoryName,
         /// Host that refused.
         host: String,
+    },
+    /// The GitHub App may not read the repository, or there is none with this name.
+    #[error(
+        "GitHub App {app_id} has no access to repository {repository}; check the repository's name, and install \
+         the App on it (on the App's page: Install App)"
+    )]
+    AppNotInstalled {
+        /// Which repository.
+        repository: RepositoryName,
+        /// Which App.
+        app_id: GithubAppId,
+    },
+    /// The host refuses the GitHub App itself.
+    #[error("{host} refuses GitHub App {app_id}: {problem}")]
+    AppRefused {
+        /// Which App.
+        app_id: GithubAppId,
+        /// Host that refused.
+        host: String,
+        /// Why, and what to do.
+        problem: String,
+    },
+    /// The repository has another name now.
+    #[error("repository {repository} was renamed{}", renamed_to(.new_name.as_deref()))]
+    RepositoryRenamed {
+        /// The name it had.
+        repository: RepositoryName,
+        /// The name it has, as `owner/name`, where that could be found out.
+        new_name: Option<String>,
+    },
+    /// The host takes no more requests for now. Waiting helps, and is nobody's failure.
+    #[error("{host} limits our requests; fetching repository {repository} goes on when it takes them again")]
+    RateLimited {
+        /// Which repository.
+        repository: RepositoryName,
+        /// Host that limits.
+        host: String,
+        /// How long to wait.
+        retry_after: Duration,
     },
     /// The egress policy refuses an address that the fetch leads to.
     #[error("fetching repository {repository} is refused: {refusal}")]
@@ -153,6 +195,10 @@ impl FetchError {
             Self::ReferenceNotFound { .. } => "REFERENCE_NOT_FOUND",
             Self::RepositoryEmpty { .. } => "REPOSITORY_EMPTY",
             Self::CredentialsMissing { .. } | Self::AccessRefused { .. } => "AUTHENTICATION_FAILED",
+            Self::AppNotInstalled { .. } => "GITHUB_APP_NOT_INSTALLED",
+            Self::AppRefused { .. } => "GITHUB_APP_REFUSED",
+            Self::RepositoryRenamed { .. } => "REPOSITORY_RENAMED",
+            Self::RateLimited { .. } => "RATE_LIMITED",
             Self::EgressForbidden { .. } => "EGRESS_FORBIDDEN",
             Self::RepositoryTooLarge { .. } => "REPOSITORY_TOO_LARGE",
             Self::TimedOut { .. } => "FETCH_TIMED_OUT",
@@ -179,12 +225,18 @@ impl FetchError {
     /// A timeout is not: the next try would take as long and be cut off at the same point.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Network { .. } | Self::Storage { .. } | Self::Internal { .. } => true,
+            Self::Network { .. }
+            | Self::RateLimited { .. }
+            | Self::Storage { .. }
+            | Self::Internal { .. } => true,
             Self::RepositoryNotFound { .. }
             | Self::ReferenceNotFound { .. }
             | Self::RepositoryEmpty { .. }
             | Self::CredentialsMissing { .. }
             | Self::AccessRefused { .. }
+            | Self::AppNotInstalled { .. }
+            | Self::AppRefused { .. }
+            | Self::RepositoryRenamed { .. }
             | Self::EgressForbidden { .. }
             | Self::RepositoryTooLarge { .. }
             | Self::TimedOut { .. }
@@ -195,15 +247,24 @@ impl FetchError {
         }
     }
 
+    /// Whether this uses up the attempts of an invocation. Waiting until a host takes requests again does not.
+    pub fn counts_as_failure(&self) -> bool {
+        !matches!(self, Self::RateLimited { .. })
+    }
+
     /// How long the host asks to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Network { retry_after, .. } => *retry_after,
+            Self::RateLimited { retry_after, .. } => Some(*retry_after),
             Self::RepositoryNotFound { .. }
             | Self::ReferenceNotFound { .. }
             | Self::RepositoryEmpty { .. }
             | Self::CredentialsMissing { .. }
             | Self::AccessRefused { .. }
+            | Self::AppNotInstalled { .. }
+            | Self::AppRefused { .. }
+            | Self::RepositoryRenamed { .. }
             | Self::EgressForbidden { .. }
             | Self::RepositoryTooLarge { .. }
             | Self::TimedOut { .. }
@@ -214,5 +275,12 @@ impl FetchError {
             | Self::Damaged { .. }
             | Self::Internal { .. } => None,
         }
+    }
+}
+
+fn renamed_to(new_name: Option<&str>) -> String {
+    match new_name {
+        Some(name) => format!(" to {name}: create a source for it"),
+        None => ": create a source with its new name".to_owned(),
     }
 }

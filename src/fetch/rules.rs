@@ -18,7 +18,7 @@ const LFS_SIGNATURES: [&[u8]; 2] = [
 
 /// The content of a document, or the rule that leaves it out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Loaded {
+pub enum Examined {
     /// Its text, with at least one character that is not white space.
     Text(String),
     /// Left out.
@@ -26,18 +26,18 @@ pub enum Loaded {
 }
 
 /// Applies the rules for content: Git LFS pointers, binary data, encoding, emptiness.
-pub fn examine(content: Vec<u8>) -> Loaded {
+pub fn examine(content: Vec<u8>) -> Examined {
     if is_lfs_pointer(&content) {
-        return Loaded::Skipped(SkipRule::LfsPointer);
+        return Examined::Skipped(SkipRule::LfsPointer);
     }
     let window = content.get(..BINARY_WINDOW_BYTES).unwrap_or(&content);
     if memchr::memchr(0, window).is_some() {
-        return Loaded::Skipped(SkipRule::Binary);
+        return Examined::Skipped(SkipRule::Binary);
     }
     match String::from_utf8(content) {
-        Err(_) => Loaded::Skipped(SkipRule::NotUtf8),
-        Ok(text) if text.trim().is_empty() => Loaded::Skipped(SkipRule::Empty),
-        Ok(text) => Loaded::Text(text),
+        Err(_) => Examined::Skipped(SkipRule::NotUtf8),
+        Ok(text) if text.trim().is_empty() => Examined::Skipped(SkipRule::Empty),
+        Ok(text) => Examined::Text(text),
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn text_is_kept_byte_for_byte() {
         for text in ["a", "\u{feff}a\r\n", "  \n\tx \n\n", "grüße \u{1f600}"] {
-            assert_eq!(examine(text.into()), Loaded::Text(text.to_owned()));
+            assert_eq!(examine(text.into()), Examined::Text(text.to_owned()));
         }
     }
 
@@ -77,10 +77,10 @@ mod tests {
     fn a_nul_byte_makes_a_file_binary_where_git_looks_for_it_alone() {
         let mut content = vec![b'a'; 9_000];
         content[7_999] = 0;
-        assert_eq!(examine(content.clone()), Loaded::Skipped(SkipRule::Binary));
+        assert_eq!(examine(content.clone()), Examined::Skipped(SkipRule::Binary));
         content[7_999] = b'a';
         content[8_000] = 0;
-        assert!(matches!(examine(content), Loaded::Text(_)));
+        assert!(matches!(examine(content), Examined::Text(_)));
     }
 
     #[test]
@@ -91,7 +91,7 @@ mod tests {
             b"\xed\xa0\x80",
             b"cut \xe2\x82",
         ] {
-            assert_eq!(examine(content.to_vec()), Loaded::Skipped(SkipRule::NotUtf8));
+            assert_eq!(examine(content.to_vec()), Examined::Skipped(SkipRule::NotUtf8));
         }
     }
 
@@ -100,7 +100,7 @@ mod tests {
         for content in ["", " ", "\n\n", "\r\n\t \u{3000}"] {
             assert_eq!(
                 examine(content.into()),
-                Loaded::Skipped(SkipRule::Empty),
+                Examined::Skipped(SkipRule::Empty),
                 "{content:?}"
             );
         }
@@ -108,15 +108,15 @@ mod tests {
 
     #[test]
     fn a_pointer_to_large_file_storage_is_left_out_and_a_text_about_one_is_not() {
-        assert_eq!(examine(POINTER.into()), Loaded::Skipped(SkipRule::LfsPointer));
+        assert_eq!(examine(POINTER.into()), Examined::Skipped(SkipRule::LfsPointer));
         let older = POINTER.replace("git-lfs", "hawser");
-        assert_eq!(examine(older.into()), Loaded::Skipped(SkipRule::LfsPointer));
+        assert_eq!(examine(older.into()), Examined::Skipped(SkipRule::LfsPointer));
         for text in [
             format!("A pointer looks like this:\n{POINTER}"),
             "version https://git-lfs.github.com/spec/v1 is the only one\n".to_owned(),
             format!("{POINTER}{}", "x".repeat(1_024)),
         ] {
-            assert_eq!(examine(text.clone().into()), Loaded::Text(text));
+            assert_eq!(examine(text.clone().into()), Examined::Text(text));
         }
     }
 
@@ -124,11 +124,11 @@ mod tests {
         #[test]
         fn every_content_is_its_own_text_or_left_out(content: Vec<u8>) {
             match examine(content.clone()) {
-                Loaded::Text(text) => {
+                Examined::Text(text) => {
                     prop_assert!(text.chars().any(|character| !character.is_whitespace()));
                     prop_assert_eq!(text.into_bytes(), content);
                 }
-                Loaded::Skipped(rule) => prop_assert!(matches!(
+                Examined::Skipped(rule) => prop_assert!(matches!(
                     rule,
                     SkipRule::Binary | SkipRule::NotUtf8 | SkipRule::Empty | SkipRule::LfsPointer
                 )),

@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
+use super::convert_source;
 use crate::{
     app::watch::{FeedUpdate, FeedUpdateKind, Update, UpdateKind},
     domain::{
         chunking::Chunking,
         document::{Document, DocumentOutcome},
-        invocation::{
-            GitReference, Invocation, InvocationInput, Phase, Progress, State, StateName, Statistics,
-        },
-        source::{GithubSource, Source, SourceSettings},
+        invocation::{Invocation, Phase, Progress, State, StateName, Statistics},
+        source::Source,
         time::Timestamp,
         webhook::{DeliveryState, Webhook, WebhookDelivery},
     },
     proto,
 };
 
-fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let nanos = i32::try_from(time.0.rem_euclid(1_000) * 1_000_000).unwrap_or_default();
     prost_types::Timestamp {
         seconds: time.0.div_euclid(1_000),
@@ -52,23 +51,10 @@ impl From<Source> for proto::Source {
             create_time,
             webhook,
         } = source;
-        let settings = match settings {
-            SourceSettings::Github(GithubSource {
-                repository,
-                app_id,
-                include_globs,
-            }) => proto::source::Settings::Github(proto::GithubSource {
-                repository: repository.as_str().to_owned(),
-                app_id: app_id.map(|id| id.to_string()),
-                include_globs: include_globs
-                    .map(|globs| globs.patterns().to_vec())
-                    .unwrap_or_default(),
-            }),
-        };
         Self {
             id: id.to_string(),
             database_name: database.to_string(),
-            settings: Some(settings),
+            settings: Some(convert_source::settings(settings)),
             embedding: Some(proto::Embedding {
                 dense: Some(proto::DenseEmbedding {
                     model: embedding.model,
@@ -174,17 +160,6 @@ impl From<&Progress> for proto::Statistics {
     }
 }
 
-impl From<InvocationInput> for proto::GithubInput {
-    fn from(input: InvocationInput) -> Self {
-        let InvocationInput::Github { reference } = input;
-        let reference = reference.map(|reference| match reference {
-            GitReference::Branch(branch) => proto::github_input::Reference::Branch(branch),
-            GitReference::Sha(sha) => proto::github_input::Reference::Sha(sha),
-        });
-        Self { reference }
-    }
-}
-
 impl From<&Invocation> for proto::Invocation {
     fn from(invocation: &Invocation) -> Self {
         let Invocation {
@@ -228,7 +203,7 @@ impl From<&Invocation> for proto::Invocation {
             failure,
             database_name: database.to_string(),
             collection_name: collection.to_string(),
-            input: Some(proto::invocation::Input::Github(input.clone().into())),
+            input: Some(convert_source::input(input)),
             resolved_commit: resolved_commit.clone().unwrap_or_default(),
             phase: proto::invocation::Phase::from(progress.phase).into(),
             wait: progress.wait.as_ref().map(|wait| proto::Wait {
@@ -306,6 +281,7 @@ impl From<Document> for proto::Document {
             size_bytes,
             outcome,
             chunks,
+            memo: _,
         } = document;
         let (outcome, detail) = match outcome {
             DocumentOutcome::Discovered => (Outcome::Discovered, String::new()),

@@ -4,9 +4,12 @@
 //! value may be is decided in `domain/`.
 
 mod convert;
+mod convert_source;
+mod credentials;
 pub mod deadline;
 mod invocations;
 pub mod requests;
+mod source_settings;
 mod sources;
 pub mod status;
 
@@ -21,7 +24,8 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     app::{App, Auth},
     proto::{
-        self, invocation_service_server::InvocationServiceServer, source_service_server::SourceServiceServer,
+        self, credential_service_server::CredentialServiceServer,
+        invocation_service_server::InvocationServiceServer, source_service_server::SourceServiceServer,
     },
 };
 
@@ -49,6 +53,9 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
     reporter
         .set_serving::<InvocationServiceServer<invocations::Invocations>>()
         .await;
+    reporter
+        .set_serving::<CredentialServiceServer<credentials::Credentials>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -62,7 +69,13 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
             .send_compressed(CompressionEncoding::Gzip),
     );
     routes.add_service(
-        InvocationServiceServer::new(invocations::Invocations::new(app))
+        InvocationServiceServer::new(invocations::Invocations::new(app.clone()))
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
+    );
+    routes.add_service(
+        CredentialServiceServer::new(credentials::Credentials::new(app))
             .max_decoding_message_size(options.max_request_bytes)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip),
@@ -81,6 +94,9 @@ pub async fn report_draining(reporter: &HealthReporter) {
         .await;
     reporter
         .set_not_serving::<InvocationServiceServer<invocations::Invocations>>()
+        .await;
+    reporter
+        .set_not_serving::<CredentialServiceServer<credentials::Credentials>>()
         .await;
 }
 

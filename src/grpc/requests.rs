@@ -3,19 +3,18 @@
 
 use uuid::Uuid;
 
+use super::source_settings;
 use crate::{
     app::watch::{ResumeToken, WatchFilter, WatchStart},
     domain::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelCatalog, ModelForm},
-        globs::Globs,
         ids::{InvocationId, SourceId, parse_uuid},
-        invocation::{GitReference, InvocationFilter, InvocationInput, NewInvocation, StateName},
+        invocation::{InvocationFilter, StateName},
         names::{CollectionName, DatabaseName},
         page::{Order, PageRequest, decode_token, page_size},
-        source::{
-            GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings, SourceType,
-        },
+        request::RequestedInvocation,
+        source::{GithubAppId, NewSource, RepositoryName, SourceFilter, SourceType},
         webhook::{Webhook, WebhookUrl, parse_signing_secret},
     },
     error::{Error, FieldViolation, Result},
@@ -40,17 +39,7 @@ pub fn new_source(
         webhook: requested_webhook,
     } = request;
     let database = DatabaseName::parse("database_name", &database_name)?;
-    let settings = match settings {
-        Some(proto::create_source_request::Settings::Github(github)) => {
-            SourceSettings::Github(github_source(github)?)
-        }
-        None => {
-            return Err(Error::invalid_field(
-                "settings",
-                "must be set; this server knows: github",
-            ));
-        }
-    };
+    let settings = source_settings::read(settings)?;
     let proto::Embedding { dense } = embedding.unwrap_or_default();
     let asked = dense.map(|proto::DenseEmbedding { model }| model);
     let model = catalog.resolve("embedding.dense.model", asked.as_deref())?;
@@ -69,29 +58,6 @@ pub fn new_source(
         },
         uuid_or_none(request_id)?,
     ))
-}
-
-fn github_source(github: proto::GithubSource) -> Result<GithubSource> {
-    let proto::GithubSource {
-        repository,
-        app_id,
-        include_globs,
-    } = github;
-    let include_globs = if include_globs.is_empty() {
-        None
-    } else {
-        Some(Globs::parse("github.include_globs", &include_globs)?)
-    };
-    let repository = RepositoryName::parse("github.repository", &repository)?;
-    let app_id = app_id.filter(|id| !id.is_empty());
-    let app_id = app_id
-        .map(|id| GithubAppId::parse("github.app_id", &id))
-        .transpose()?;
-    Ok(GithubSource {
-        repository,
-        app_id,
-        include_globs,
-    })
 }
 
 fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
@@ -147,35 +113,25 @@ fn resolve_chunking(request: ChunkingRequest, model_tokens: u32) -> Result<Chunk
 /// INVALID_FIELD with the field.
 pub fn new_invocation(
     request: proto::CreateInvocationRequest,
-) -> Result<(SourceId, NewInvocation, Option<Uuid>)> {
+) -> Result<(SourceId, RequestedInvocation, Option<Uuid>)> {
     let proto::CreateInvocationRequest {
         source_id,
         target_collection_name,
         input,
         request_id,
         webhook: requested_webhook,
+        update_collection,
     } = request;
-    let collection = CollectionName::parse("target_collection_name", &target_collection_name)?;
-    let reference = match input {
-        None => None,
-        Some(proto::create_invocation_request::Input::Github(proto::GithubInput { reference })) => {
-            match reference {
-                None => None,
-                Some(proto::github_input::Reference::Branch(name)) => {
-                    GitReference::branch_or_default("github.branch", &name)?
-                }
-                Some(proto::github_input::Reference::Sha(sha)) => {
-                    Some(GitReference::sha("github.sha", &sha)?)
-                }
-            }
-        }
-    };
-    let new = NewInvocation {
-        collection,
-        input: InvocationInput::Github { reference },
+    let requested = RequestedInvocation {
+        collection: non_empty(target_collection_name)
+            .map(|name| CollectionName::parse("target_collection_name", &name))
+            .transpose()?,
+        input: source_settings::read_input(input)?,
         webhook: requested_webhook.map(webhook).transpose()?,
+        update_collection,
+        fields: source_settings::FIELDS,
     };
-    Ok((source_id.parse()?, new, uuid_or_none(request_id)?))
+    Ok((source_id.parse()?, requested, uuid_or_none(request_id)?))
 }
 
 /// ListSources: the filter, the page, and the text that its tokens belong to.
@@ -394,6 +350,9 @@ fn source_type(number: i32) -> Result<Option<SourceType>> {
     match proto::SourceType::try_from(number) {
         Ok(proto::SourceType::Unspecified) => Ok(None),
         Ok(proto::SourceType::Github) => Ok(Some(SourceType::Github)),
+        Ok(proto::SourceType::S3) => Ok(Some(SourceType::S3)),
+        Ok(proto::SourceType::WebScrape) => Ok(Some(SourceType::WebScrape)),
+        Ok(proto::SourceType::FileUpload) => Ok(Some(SourceType::FileUpload)),
         Err(_) => Err(unknown_number("source_type", number, "SourceType").into()),
     }
 }
@@ -443,7 +402,7 @@ fn order(order_by: &str) -> Result<Order> {
     }
 }
 
-fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
+pub(super) fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
     let request_id = request_id.filter(|id| !id.is_empty());
     Ok(request_id.map(|id| parse_uuid("request_id", &id)).transpose()?)
 }

@@ -44,12 +44,17 @@ pub fn status(error: &Error) -> Status {
     if let Some(resource) = error.resource() {
         details.set_resource_info(resource.kind, &resource.name, "", error.message());
     }
-    if error.reason() == Reason::InvocationNotCancelable {
+    let precondition = match error.reason() {
+        Reason::InvocationNotCancelable => Some("STATE"),
+        Reason::CredentialInUse => Some("IN_USE"),
+        _ => None,
+    };
+    if let Some(precondition) = precondition {
         let subject = error
             .resource()
             .map(|resource| resource.name.clone())
             .unwrap_or_default();
-        details.add_precondition_failure_violation("STATE", subject, error.message());
+        details.add_precondition_failure_violation(precondition, subject, error.message());
     }
     if let Some(delay) = error.retry_after() {
         details.set_retry_info(Some(delay));

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::types::Metadata;
+pub use crate::domain::user_metadata::is_reserved_key;
 
 /// Name of the document: repository path, object key, URL or file name.
 pub const DOCUMENT_KEY: &str = "document_key";
@@ -30,25 +31,6 @@ pub const END_COL: &str = "end_col";
 /// The id that a caller gave to an object or upload.
 pub const CUSTOM_ID: &str = "custom_id";
 
-const OWN_KEYS: [&str; 11] = [
-    DOCUMENT_KEY,
-    DOCUMENT_KEY_SHA256,
-    VERSION_KEY,
-    VERSION_KEY_SHA256,
-    CHUNK_STRATEGY,
-    LANGUAGE,
-    START_LINE,
-    END_LINE,
-    START_COL,
-    END_COL,
-    CUSTOM_ID,
-];
-
-/// Whether `key` is ours or Chroma's, so that a caller's own metadata must not use it.
-pub fn is_reserved_key(key: &str) -> bool {
-    OWN_KEYS.contains(&key) || key.starts_with("chroma_") || key.starts_with("chroma:")
-}
-
 /// What the metadata of one record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordMetadata<'a> {
@@ -72,6 +54,8 @@ pub struct RecordMetadata<'a> {
     pub start_col: u32,
     /// Byte after the last one within the last line, 0-based.
     pub end_col: u32,
+    /// See [`CUSTOM_ID`].
+    pub custom_id: Option<&'a str>,
 }
 
 impl RecordMetadata<'_> {
@@ -92,6 +76,9 @@ impl RecordMetadata<'_> {
         put(END_LINE, self.end_line.into());
         put(START_COL, self.start_col.into());
         put(END_COL, self.end_col.into());
+        if let Some(custom_id) = self.custom_id {
+            put(CUSTOM_ID, custom_id.into());
+        }
         metadata
     }
 }
@@ -115,6 +102,7 @@ mod tests {
             end_line: 4,
             start_col: 0,
             end_col: 7,
+            custom_id: None,
         };
         let expected = json!({
             "document_key": "src/a.rs", "document_key_sha256": "d1",
@@ -128,21 +116,31 @@ mod tests {
             ..metadata
         };
         assert_eq!(unknown.into_map()[LANGUAGE], Value::Null);
+        let named = RecordMetadata {
+            custom_id: Some("report-7"),
+            ..metadata
+        };
+        assert_eq!(named.into_map()[CUSTOM_ID], json!("report-7"));
     }
 
     #[test]
-    fn our_keys_and_chromas_are_reserved_and_others_are_free() {
-        for key in [
-            "document_key",
-            "end_col",
-            "custom_id",
-            "chroma_x",
-            "chroma:document",
-        ] {
+    fn every_key_of_a_record_is_reserved() {
+        let record = RecordMetadata {
+            document_key: "",
+            document_key_sha256: "",
+            version_key: "",
+            version_key_sha256: "",
+            chunk_strategy: "lines",
+            language: None,
+            start_line: 1,
+            end_line: 1,
+            start_col: 0,
+            end_col: 0,
+        };
+        let keys: Vec<String> = record.into_map().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys.len(), 10);
+        for key in keys.iter().map(String::as_str).chain([CUSTOM_ID]) {
             assert!(is_reserved_key(key), "{key}");
-        }
-        for key in ["author", "document", "chromatic"] {
-            assert!(!is_reserved_key(key), "{key}");
         }
     }
 }

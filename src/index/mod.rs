@@ -30,6 +30,6 @@ pub use metadata::{
 };
 pub use transport::ChromaOptions;
 pub use types::{
-    Capabilities, Collection, CollectionSettings, EmbeddingFunction, FINISHED_INGEST, Hit, Identity,
-    Metadata, PageFields, Record, Space, StoredRecord,
+    Capabilities, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST, Hit,
+    Identity, Metadata, PageFields, Record, Space, StoredRecord,
 };

@@ -10,7 +10,7 @@ use super::{
     error::IndexError,
     metadata::DOCUMENT_KEY_SHA256,
     transport::Call,
-    types::{Collection, Hit, PageFields, Record, StoredRecord},
+    types::{Collection, DocumentRecords, Hit, PageFields, Record, StoredRecord},
     wire::{DeletedBody, GetBody, QueryBody},
 };
 
@@ -106,18 +106,18 @@ impl ChromaClient {
             .map_err(|error| error.about(collection))
     }
 
-    /// The ids of the records that the documents with these `document_key_sha256` have. A document
-    /// without records is absent from the map.
-    pub async fn record_ids_of_documents(
+    /// The records that the documents with these `document_key_sha256` have. A document without records
+    /// is absent from the map.
+    pub async fn records_of_documents(
         &self,
         collection: &Collection,
         key_hashes: &[String],
-    ) -> Result<HashMap<String, Vec<String>>, IndexError> {
+    ) -> Result<HashMap<String, DocumentRecords>, IndexError> {
         let fields = PageFields {
             metadata: true,
             ..PageFields::default()
         };
-        let mut ids: HashMap<String, Vec<String>> = HashMap::new();
+        let mut documents: HashMap<String, DocumentRecords> = HashMap::new();
         for hashes in key_hashes.chunks(MAX_KEYS_PER_FILTER) {
             let filter = any_document(hashes);
             let mut offset = 0;
@@ -128,7 +128,11 @@ impl ChromaClient {
                 let count = page.len();
                 for record in page {
                     if let Some(Value::String(hash)) = record.metadata.get(DOCUMENT_KEY_SHA256) {
-                        ids.entry(hash.clone()).or_default().push(record.id);
+                        let document = documents.entry(hash.clone()).or_default();
+                        document.ids.push(record.id);
+                        for key in record.metadata.into_iter().map(|(key, _)| key) {
+                            document.metadata_keys.insert(key);
+                        }
                     }
                 }
                 if count < MAX_IDS_PER_CALL {
@@ -137,7 +141,7 @@ impl ChromaClient {
                 offset += count;
             }
         }
-        Ok(ids)
+        Ok(documents)
     }
 
     /// How many records the collection has.

@@ -1,6 +1,6 @@
 //! Collections and records as Chroma keeps them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -191,6 +191,15 @@ pub struct Record {
     pub document: Arc<str>,
     /// A null removes the key from a stored record: Chroma merges the metadata of an upsert into it.
     pub metadata: Metadata,
+}
+
+/// What a collection holds of one document.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentRecords {
+    /// Ids of its records, in no order.
+    pub ids: Vec<String>,
+    /// Every key that the metadata of any of them has.
+    pub metadata_keys: BTreeSet<String>,
 }
 
 /// Which parts of a record besides its id are wanted.

@@ -22,9 +22,12 @@ use super::{
 use crate::{
     domain::{
         ids::{InvocationId, SourceId},
-        invocation::{InvocationFilter, InvocationInput, NewInvocation, StateName},
+        invocation::{InvocationFilter, StateName},
         names::{CollectionName, DatabaseName},
         page::PageRequest,
+        request::{FieldNames, RequestedInput, RequestedInvocation},
+        s3::CustomId,
+        user_metadata::UserMetadata,
     },
     error::{Error, FieldViolation},
 };
@@ -154,46 +157,79 @@ pub fn read_object_keys(bytes: &[u8]) -> Result<Vec<String>, Error> {
     Ok(required("object_keys", object_keys)?)
 }
 
+/// How the documented JSON calls the fields of an invocation's input.
+const FIELDS: FieldNames = FieldNames {
+    reference: "ref_identifier",
+    object_key: "object_key",
+    prefix: "sync_prefix",
+    web_scrape: "web_scrape",
+};
+
 /// Reads the body of `POST /api/v1/sources/{source_id}/invocations`.
 ///
 /// # Errors
 /// MALFORMED_REQUEST for what is not one JSON object, INVALID_FIELD with the field.
-pub fn read_new_invocation(bytes: &[u8]) -> Result<NewInvocation, Error> {
+pub fn read_new_invocation(bytes: &[u8]) -> Result<RequestedInvocation, Error> {
     Ok(new_invocation(read_object(bytes)?)?)
 }
 
-/// The body, checked. Fields that only S3 sources take are refused by name.
-fn new_invocation(body: CreateInvocationBody) -> Result<NewInvocation, FieldViolation> {
+/// The body, as far as it can be checked without its source.
+fn new_invocation(body: CreateInvocationBody) -> Result<RequestedInvocation, FieldViolation> {
     let CreateInvocationBody {
         target_collection_name,
         ref_identifier,
         object_key,
         custom_id,
         metadata,
+        sync_prefix,
+        update_collection,
         webhook,
     } = body;
-    for (name, given) in [
-        ("object_key", object_key),
-        ("custom_id", custom_id),
-        ("metadata", metadata),
-    ] {
-        if given.is_some_and(|value| !value.is_null()) {
-            return Err(FieldViolation::new(
-                name,
-                "is allowed for S3 sources only; leave it out",
-            ));
+    let collection = target_collection_name
+        .map(|name| CollectionName::parse("target_collection_name", &name))
+        .transpose()?;
+    let metadata = match metadata {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(metadata)) => Some(UserMetadata::parse("metadata", metadata)?),
+        Some(_) => return Err(FieldViolation::new("metadata", "must be an object")),
+    };
+    let custom_id = custom_id
+        .map(|id| CustomId::parse("custom_id", &id))
+        .transpose()?;
+    if object_key.is_none() {
+        let given = [
+            ("custom_id", custom_id.is_some()),
+            ("metadata", metadata.is_some()),
+        ];
+        if let Some((field, _)) = given.into_iter().find(|(_, given)| *given) {
+            let problem = "is allowed for S3 sources only, together with object_key; leave it out";
+            return Err(FieldViolation::new(field, problem));
         }
     }
-    let collection = target_collection_name
-        .ok_or_else(|| FieldViolation::new("target_collection_name", "is required for GitHub sources"))?;
-    let collection = CollectionName::parse("target_collection_name", &collection)?;
-    let reference = ref_identifier
-        .map(|Object(reference)| reference.reference())
-        .transpose()?
-        .flatten();
-    Ok(NewInvocation {
+    let input = match (object_key, sync_prefix.unwrap_or_default(), ref_identifier) {
+        (None, false, None) => RequestedInput::Default,
+        (None, false, Some(Object(reference))) => RequestedInput::Github(reference.reference()?),
+        (Some(key), false, None) => RequestedInput::Object {
+            key,
+            custom_id,
+            metadata: metadata.unwrap_or_default(),
+        },
+        (None, true, None) => RequestedInput::Prefix,
+        (Some(_), true, _) => {
+            let problem = "cannot be given together with object_key";
+            return Err(FieldViolation::new("sync_prefix", problem));
+        }
+        (_, _, Some(_)) => {
+            let problem =
+                "is for GitHub sources, object_key and sync_prefix for S3 sources; give those of one";
+            return Err(FieldViolation::new("ref_identifier", problem));
+        }
+    };
+    Ok(RequestedInvocation {
         collection,
-        input: InvocationInput::Github { reference },
+        input,
         webhook: webhook.map(|Object(webhook)| webhook.read()).transpose()?,
+        update_collection: update_collection.unwrap_or_default(),
+        fields: FIELDS,
     })
 }

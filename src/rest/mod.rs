@@ -10,6 +10,7 @@ mod extract;
 mod filter;
 mod invocations;
 mod number;
+mod source_settings;
 mod sources;
 mod types;
 

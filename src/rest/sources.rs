@@ -10,19 +10,17 @@ use super::{
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
-    types::{
-        self, CreateSourceAnswer, CreateSourceBody, CreatedWebhook, DenseBody, EmbeddingBody, GithubBody,
-    },
+    source_settings::{GithubBody, S3Body, WebScrapeBody},
+    types::{self, CreateSourceAnswer, CreateSourceBody, CreatedWebhook, DenseBody, EmbeddingBody},
 };
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelCatalog, ModelDescription, ModelForm},
-        globs::Globs,
         ids::SourceId,
         names::DatabaseName,
         page::PageRequest,
-        source::{GithubAppId, GithubSource, NewSource, RepositoryName, SourceFilter, SourceSettings},
+        source::{NewSource, SourceFilter, SourceSettings},
     },
     error::{Error, FieldViolation},
 };
@@ -129,20 +127,7 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
     } = body;
     let database_name = required("database_name", database_name)?;
     let database = DatabaseName::parse("database_name", &database_name)?;
-    for (name, given) in [
-        ("s3", s3),
-        ("web_scrape", web_scrape),
-        ("file_upload", file_upload),
-    ] {
-        if given.is_some() {
-            return Err(Error::invalid_field(
-                name,
-                "sources of this type are not served; this server knows: github",
-            ));
-        }
-    }
-    let Object(github) = required("github", github)?;
-    let settings = SourceSettings::Github(github_source(github)?);
+    let settings = settings(github, s3, web_scrape, file_upload)?;
     let (model, model_form) = dense_model(embedding_model, embedding, catalog)?;
     let request = chunking.map_or_else(ChunkingRequest::default, |Object(chunking)| chunking.into());
     let chunking = Chunking::resolve(request, model.max_tokens)?;
@@ -159,25 +144,31 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
     })
 }
 
-fn github_source(body: GithubBody) -> Result<GithubSource, FieldViolation> {
-    let GithubBody {
-        repository,
-        app_id,
-        include_globs,
-    } = body;
-    // An empty list says as little as none.
-    let include_globs = include_globs
-        .filter(|globs| !globs.is_empty())
-        .map(|globs| Globs::parse("github.include_globs", &globs))
-        .transpose()?;
-    let app_id = app_id
-        .map(|id| GithubAppId::parse("github.app_id", &id))
-        .transpose()?;
-    Ok(GithubSource {
-        repository: RepositoryName::parse("github.repository", &required("github.repository", repository)?)?,
-        app_id,
-        include_globs,
-    })
+/// The one type that the body names.
+fn settings(
+    github: Option<Object<GithubBody>>,
+    s3: Option<Object<S3Body>>,
+    web_scrape: Option<Object<WebScrapeBody>>,
+    file_upload: Option<Value>,
+) -> Result<SourceSettings, FieldViolation> {
+    if file_upload.is_some() {
+        let problem = "the source of uploaded files is made with the first upload of a database \
+                       (POST /api/v1/add-file); leave it out";
+        return Err(FieldViolation::new("file_upload", problem));
+    }
+    match (github, s3, web_scrape) {
+        (Some(Object(github)), None, None) => Ok(SourceSettings::Github(github.read()?)),
+        (None, Some(Object(s3)), None) => Ok(SourceSettings::S3(s3.read()?)),
+        (None, None, Some(Object(web))) => Ok(SourceSettings::WebScrape(web.read()?)),
+        (None, None, None) => Err(FieldViolation::new(
+            "source_type",
+            "give the settings of one type: github, s3 or web_scrape",
+        )),
+        (Some(_), _, _) | (None, Some(_), Some(_)) => Err(FieldViolation::new(
+            "source_type",
+            "give the settings of one type alone: github, s3 or web_scrape",
+        )),
+    }
 }
 
 /// The model named by `embedding.dense` or the older `embedding_model`, which must not contradict it.

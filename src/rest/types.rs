@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     extract::{Object, required},
     number::whole_number,
+    source_settings::{self, GithubBody, S3Body, WebScrapeBody},
 };
 use crate::json::flatten;
 pub use crate::json::invocation;
@@ -20,21 +21,21 @@ use crate::{
         chunking::{Chunking, ChunkingRequest},
         embedding::{Embedding, ModelForm},
         invocation::GitReference,
-        source::{GithubSource, Source, SourceSettings},
+        source::Source,
         webhook::{Webhook, WebhookUrl, parse_signing_secret},
     },
     error::FieldViolation,
 };
 
 /// Body of `POST /api/v1/sources`. What is required is optional here, so that its absence can be named;
-/// the types that are not served are there for the same reason.
+/// the type that cannot be created is there for the same reason.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateSourceBody {
     pub(super) database_name: Option<String>,
     pub(super) github: Option<Object<GithubBody>>,
-    pub(super) s3: Option<Value>,
-    pub(super) web_scrape: Option<Value>,
+    pub(super) s3: Option<Object<S3Body>>,
+    pub(super) web_scrape: Option<Object<WebScrapeBody>>,
     pub(super) file_upload: Option<Value>,
     pub(super) embedding_model: Option<Value>,
     pub(super) embedding: Option<Object<EmbeddingBody>>,
@@ -70,14 +71,6 @@ impl WebhookBody {
             secret,
         ))
     }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GithubBody {
-    pub(super) repository: Option<String>,
-    pub(super) app_id: Option<String>,
-    pub(super) include_globs: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -130,9 +123,11 @@ impl From<ChunkingBody> for ChunkingRequest {
 pub(super) struct CreateInvocationBody {
     pub(super) target_collection_name: Option<String>,
     pub(super) ref_identifier: Option<Object<ReferenceBody>>,
-    pub(super) object_key: Option<Value>,
-    pub(super) custom_id: Option<Value>,
+    pub(super) object_key: Option<String>,
+    pub(super) custom_id: Option<String>,
     pub(super) metadata: Option<Value>,
+    pub(super) sync_prefix: Option<bool>,
+    pub(super) update_collection: Option<bool>,
     pub(super) webhook: Option<Object<WebhookBody>>,
 }
 
@@ -213,21 +208,7 @@ pub fn source(source: Source) -> Value {
         create_time,
         webhook,
     } = source;
-    let kind = match settings {
-        SourceSettings::Github(GithubSource {
-            repository,
-            app_id,
-            include_globs,
-        }) => {
-            // The documented default of the globs is filled in, as that of the chunking is.
-            let globs = include_globs.map_or_else(|| vec!["*".to_owned()], |globs| globs.patterns().to_vec());
-            json!({"github": {
-                "repository": repository.as_str(),
-                "app_id": app_id.as_ref().map(|id| id.as_str()),
-                "include_globs": globs,
-            }})
-        }
-    };
+    let kind = source_settings::value(settings);
     let Embedding { model, model_form } = embedding;
     let embedding_model = match model_form {
         ModelForm::String => json!(model),

@@ -58,7 +58,6 @@ pub(super) struct NewRow {
     input: InvocationInput,
     input_json: serde_json::Value,
     plan_json: serde_json::Value,
-    exclusive: bool,
     request: Option<(Uuid, Vec<u8>)>,
     github_repository: Option<String>,
     github_app_id: Option<String>,
@@ -84,12 +83,10 @@ impl NewRow {
             collection,
             input,
             webhook,
+            update_collection: _,
         } = new;
-        let exclusive = match &input {
-            InvocationInput::Github { .. } => true,
-        };
         let plan = StoredPlan {
-            settings: StoredSettings::from(&source.settings),
+            settings: StoredSettings::of(&source.settings)?,
             embedding: source.embedding.clone(),
             chunking: source.chunking,
         };
@@ -112,7 +109,6 @@ impl NewRow {
             input,
             input_json,
             plan_json: encode("invocations.plan", &plan)?,
-            exclusive,
             request,
             github_repository,
             github_app_id,
@@ -146,9 +142,9 @@ impl NewRow {
             source_type: Set(self.input.source_type().as_str().to_owned()),
             database_name: Set(self.database.as_str().to_owned()),
             collection_name: Set(self.collection.as_str().to_owned()),
-            exclusive: Set(self.exclusive),
+            exclusive: Set(self.input.is_exclusive()),
             input: Set(self.input_json.clone()),
-            object_key: NotSet,
+            object_key: Set(self.input.object_key().map(str::to_owned)),
             plan: Set(self.plan_json.clone()),
             request_id: Set(self.request.as_ref().map(|(id, _)| *id)),
             request_sha256: Set(self.request.as_ref().map(|(_, digest)| digest.clone())),

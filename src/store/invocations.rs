@@ -116,6 +116,7 @@ impl Store {
             collection,
             input,
             webhook,
+            update_collection: _,
         } = new;
         let input_json = encode("invocations.input", &StoredInput::from(input))?;
         let own_url = webhook.as_ref().map(|webhook| &webhook.url);

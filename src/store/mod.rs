@@ -1,4 +1,4 @@
-//! The database: sources, invocations with their events and leases, the ledger, and API keys.
+//! The database: sources, invocations with their events and leases, the ledger, credentials and API keys.
 //!
 //! The same code serves SQLite and PostgreSQL; every statement runs on both, and so does every test.
 //! Nothing above knows SQL, and nothing in here decides what a caller may do: functions for callers
@@ -15,6 +15,7 @@ pub mod clock;
 mod coalesce;
 mod connect;
 mod create_invocation;
+pub mod credentials;
 pub mod documents;
 mod entities;
 pub mod error;
@@ -28,8 +29,10 @@ pub mod owned;
 mod paging;
 mod reader;
 pub mod scope;
+pub mod sealed;
 pub mod sources;
 mod stored;
+mod stored_kinds;
 mod transition;
 pub mod webhooks;
 mod write;
@@ -40,6 +43,7 @@ use sea_orm::{DatabaseConnection, DbBackend};
 
 pub use self::{
     clock::{Clock, ManualClock},
+    credentials::{CreateCredential, DeleteCredential},
     documents::{DocumentPage, OutcomeName, Settled},
     error::StoreError,
     events::Event,
@@ -50,6 +54,7 @@ pub use self::{
     notices::{Notice, Notices},
     owned::{OwnedDocument, OwnedDocuments},
     scope::Scope,
+    sealed::{Resealed, SealedColumn, SealedValue},
     sources::CreateSource,
     webhooks::{DeliveryClaim, DeliveryOutcome},
 };

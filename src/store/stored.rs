@@ -8,18 +8,16 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use uuid::Uuid;
 
+pub(super) use super::stored_kinds::{StoredInput, StoredSettings};
 use super::{entities::invocation, error::StoreError};
 use crate::domain::{
     chunking::Chunking,
     embedding::Embedding,
-    globs::Globs,
     ids::{InvocationId, SourceId},
     invocation::{
-        Failure, GitReference, Invocation, InvocationInput, Phase, Plan, Progress, State, StateName,
-        Statistics, Wait,
+        Failure, Invocation, InvocationInput, Phase, Plan, Progress, State, StateName, Statistics, Wait,
     },
     names::{CollectionName, DatabaseName, TenantName},
-    source::{GithubAppId, GithubSource, RepositoryName, SourceSettings},
     time::Timestamp,
     webhook::{Webhook, WebhookUrl},
 };
@@ -59,83 +57,11 @@ pub(super) fn to_sql(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// A [`SourceSettings`].
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum StoredSettings {
-    Github {
-        repository: String,
-        app_id: Option<String>,
-        include_globs: Option<Vec<String>>,
-    },
-}
-
-impl From<&SourceSettings> for StoredSettings {
-    fn from(settings: &SourceSettings) -> Self {
-        match settings {
-            SourceSettings::Github(GithubSource {
-                repository,
-                app_id,
-                include_globs,
-            }) => Self::Github {
-                repository: repository.as_str().to_owned(),
-                app_id: app_id.as_ref().map(|id| id.as_str().to_owned()),
-                include_globs: include_globs.as_ref().map(|globs| globs.patterns().to_vec()),
-            },
-        }
-    }
-}
-
-impl StoredSettings {
-    /// None when a pattern no longer compiles.
-    pub(super) fn restore(self) -> Option<SourceSettings> {
-        match self {
-            Self::Github {
-                repository,
-                app_id,
-                include_globs,
-            } => {
-                let globs = include_globs.map(|patterns| Globs::parse("include_globs", &patterns));
-                Some(SourceSettings::Github(GithubSource {
-                    repository: RepositoryName::from_stored(repository),
-                    app_id: app_id.map(GithubAppId::from_stored),
-                    include_globs: globs.transpose().ok()?,
-                }))
-            }
-        }
-    }
-}
-
 // These are read from a JSON column without a tree of values in between.
 impl TryGetableFromJson for StoredInput {}
 impl TryGetableFromJson for Failure {}
 impl TryGetableFromJson for Wait {}
 impl TryGetableFromJson for Statistics {}
-
-/// An [`InvocationInput`].
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum StoredInput {
-    Github { reference: Option<GitReference> },
-}
-
-impl From<&InvocationInput> for StoredInput {
-    fn from(input: &InvocationInput) -> Self {
-        match input {
-            InvocationInput::Github { reference } => Self::Github {
-                reference: reference.clone(),
-            },
-        }
-    }
-}
-
-impl StoredInput {
-    fn restore(self) -> InvocationInput {
-        match self {
-            Self::Github { reference } => InvocationInput::Github { reference },
-        }
-    }
-}
 
 /// A [`Plan`].
 #[derive(Serialize, Deserialize)]

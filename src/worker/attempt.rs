@@ -99,7 +99,11 @@ async fn write_end(
                 tracing::warn!(invocation.id = %id, attempt, error = %chain(error), "invocation failed");
                 store.fail(id, attempt, failure, *statistics, now).await
             }
-            Disposition::Retry { failure, .. } if failures + 1 >= options.max_failed_attempts => {
+            Disposition::Retry {
+                failure,
+                counts: true,
+                ..
+            } if failures + 1 >= options.max_failed_attempts => {
                 tracing::warn!(invocation.id = %id, attempt, error = %chain(error), "invocation failed, out of attempts");
                 store
                     .fail(
@@ -111,7 +115,11 @@ async fn write_end(
                     )
                     .await
             }
-            Disposition::Retry { failure, wait } => {
+            Disposition::Retry {
+                failure,
+                wait,
+                counts,
+            } => {
                 let delay = backoff(options, failures).max(wait.unwrap_or_default());
                 tracing::warn!(
                     invocation.id = %id, attempt, error = %chain(error), delay_ms = delay.as_millis(),
@@ -124,7 +132,7 @@ async fn write_end(
                 let later = RetryLater {
                     next_attempt_at: wait.until,
                     wait,
-                    counts_as_failure: true,
+                    counts_as_failure: counts,
                 };
                 store.retry_later(id, attempt, later, *statistics).await
             }

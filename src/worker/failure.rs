@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use super::credentials::CredentialError;
 use crate::{
-    domain::invocation::Failure, embed::EmbedError, fetch::FetchError, index::IndexError, seal::SealError,
+    domain::invocation::Failure,
+    embed::EmbedError,
+    fetch::{FetchError, LoadError, s3::S3Error, web::CrawlError},
+    index::IndexError,
+    seal::SealError,
     store::StoreError,
 };
 
@@ -13,6 +18,23 @@ pub(super) enum AttemptError {
     /// The repository could not be fetched or read.
     #[error("fetching failed")]
     Fetch(#[from] FetchError),
+    /// The bucket could not be listed or read.
+    #[error("reading the bucket failed")]
+    S3(#[from] S3Error),
+    /// The site could not be crawled.
+    #[error("crawling failed")]
+    Crawl(#[from] CrawlError),
+    /// The source broke off while a document was loaded.
+    #[error("loading a document failed")]
+    Load(#[from] LoadError),
+    /// The one document of the invocation could not be processed.
+    #[error("document {document_key} failed: {problem}")]
+    DocumentFailed {
+        /// Which document.
+        document_key: String,
+        /// Why.
+        problem: String,
+    },
     /// The model could not embed.
     #[error("embedding failed")]
     Embed(#[from] EmbedError),
@@ -25,6 +47,9 @@ pub(super) enum AttemptError {
     /// The token of the invocation's creator cannot be opened.
     #[error("the chroma token of the invocation cannot be opened")]
     Seal(#[from] SealError),
+    /// The source's credential cannot be used.
+    #[error("the credential of the source cannot be used")]
+    Credential(#[source] CredentialError),
     /// Another worker may have the invocation by now.
     #[error("the lease was lost")]
     LeaseLost,
@@ -39,10 +64,12 @@ pub(super) enum AttemptError {
 /// What follows from an error.
 #[derive(Debug)]
 pub(super) enum Disposition {
-    /// Worth another attempt, after at least this wait where one is known.
+    /// Worth another attempt, after at least this wait where one is known. It uses up the retry budget unless it
+    /// only waits for a host that limits requests.
     Retry {
         failure: Failure,
         wait: Option<Duration>,
+        counts: bool,
     },
     /// Trying again would change nothing.
     Fail(Failure),
@@ -55,7 +82,29 @@ impl AttemptError {
         let (transient, failure, wait) = match self {
             // A fetch is cancelled only because the lease is lost.
             Self::LeaseLost | Self::Fetch(FetchError::Cancelled { .. }) => return Disposition::Abandon,
+            Self::Fetch(error) if error.is_transient() => {
+                return Disposition::Retry {
+                    failure: error.failure(),
+                    wait: error.retry_after(),
+                    counts: error.counts_as_failure(),
+                };
+            }
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Crawl(CrawlError::Cancelled) => return Disposition::Abandon,
+            Self::S3(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Crawl(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Load(error) => (error.transient, error.failure.clone(), error.retry_after),
+            Self::DocumentFailed {
+                document_key,
+                problem,
+            } => (
+                false,
+                Failure {
+                    reason: "DOCUMENT_FAILED".to_owned(),
+                    message: format!("'{document_key}' could not be processed: {problem}"),
+                },
+                None,
+            ),
             Self::Index(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Embed(error) => {
                 let message = format!("embedding failed: {error}");
@@ -92,13 +141,54 @@ impl AttemptError {
                     None,
                 )
             }
+            Self::Credential(error) => (false, unusable(error), None),
             Self::StageEnded(stage) => (true, internal(&format!("stage {stage} ended unexpectedly")), None),
         };
         if transient {
-            Disposition::Retry { failure, wait }
+            Disposition::Retry {
+                failure,
+                wait,
+                counts: true,
+            }
         } else {
             Disposition::Fail(failure)
         }
+    }
+}
+
+/// What the store and the fetch say about a credential is said as theirs.
+impl From<CredentialError> for AttemptError {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Store(error) => Self::Store(error),
+            CredentialError::Refused(error) => Self::Fetch(error),
+            error @ (CredentialError::GithubAppMissing(_)
+            | CredentialError::AwsCredentialMissing(_)
+            | CredentialError::Unreadable(..)) => Self::Credential(error),
+        }
+    }
+}
+
+fn unusable(error: &CredentialError) -> Failure {
+    let (reason, remedy) = match error {
+        CredentialError::GithubAppMissing(_) => (
+            "GITHUB_APP_NOT_FOUND",
+            "register it, then create the invocation anew",
+        ),
+        CredentialError::AwsCredentialMissing(_) => (
+            "AWS_CREDENTIAL_NOT_FOUND",
+            "create a source with another one, then the invocation anew",
+        ),
+        CredentialError::Unreadable(..) => (
+            "CREDENTIAL_UNREADABLE",
+            "the operator has to give every process the same encryption.key, or the key of before in \
+             encryption.previous_keys; then create the invocation anew",
+        ),
+        CredentialError::Store(_) | CredentialError::Refused(_) => ("INTERNAL", "the log has the causes"),
+    };
+    Failure {
+        reason: reason.to_owned(),
+        message: format!("{error}; {remedy}"),
     }
 }
 

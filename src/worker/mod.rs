@@ -5,6 +5,7 @@
 //! any order from the transports. A wake-up only saves the wait for the next look at the database.
 
 mod attempt;
+mod credentials;
 mod failure;
 mod lease_guard;
 mod pipeline;
@@ -14,13 +15,15 @@ mod runner;
 
 use std::time::Duration;
 
+pub use credentials::CredentialError;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::ids::WorkerId,
     embed::Embedders,
-    fetch::GithubOptions,
+    fetch::{GithubApps, GithubOptions, s3::S3Options, web::CrawlOptions},
     index::ChromaClient,
+    parse::Parser,
     seal::SealingKey,
     store::Store,
     wake::{ChangeSignal, WorkSignal},
@@ -33,12 +36,20 @@ pub struct Environment {
     pub store: Store,
     /// The Chroma server.
     pub chroma: ChromaClient,
-    /// Opens the tokens of callers that invocations write with.
+    /// Opens the tokens of callers that invocations write with, and credentials.
     pub sealing_key: SealingKey,
     /// The models.
     pub embedders: Embedders,
     /// How repositories are fetched.
     pub github: GithubOptions,
+    /// Makes the tokens of GitHub Apps.
+    pub github_apps: GithubApps,
+    /// How buckets are read.
+    pub s3: S3Options,
+    /// How web sites are crawled.
+    pub web: CrawlOptions,
+    /// Converts documents to Markdown.
+    pub parser: Parser,
     /// Wakes this worker.
     pub work: WorkSignal,
     /// Wakes the watches of this process.

@@ -23,12 +23,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("index", &["domain", "error", "secret"]),
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
-    ("parse", &[]),
-    ("fetch", &["domain", "error", "parse", "secret"]),
+    ("aws", &["secret"]),
+    ("parse", &["domain", "secret"]),
+    ("fetch", &["aws", "domain", "error", "parse", "secret"]),
     (
         "worker",
         &[
-            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "store", "wake",
+            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "secret", "store", "wake",
         ],
     ),
     (
@@ -42,6 +43,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "domain", "error", "fetch", "json", "seal", "secret", "store", "wake",
         ],
     ),
+    (
+        "auto_sync",
+        &[
+            "aws", "domain", "error", "fetch", "seal", "secret", "store", "wake",
+        ],
+    ),
     ("codec", &[]),
     ("proto", &["codec"]),
     ("openapi", &["domain"]),
@@ -52,8 +59,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
-            "app", "config", "domain", "embed", "error", "fetch", "index", "relay", "seal", "server",
-            "store", "wake", "webhook", "worker",
+            "app", "config", "domain", "embed", "error", "fetch", "index", "parse", "relay", "seal",
+            "server", "store", "wake", "webhook", "worker",
         ],
     ),
     ("telemetry", &["config"]),
@@ -67,7 +74,9 @@ const LAYERS: &[(&str, &[&str])] = &[
             "error",
             "index",
             "openapi",
+            "parse",
             "proto",
+            "secret",
             "service",
             "store",
             "telemetry",
@@ -260,6 +269,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     let mut reasons = BTreeSet::new();
     for path in [
         "src/fetch/error.rs",
+        "src/fetch/s3/error.rs",
         "src/fetch/web/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",

@@ -4,13 +4,14 @@
 use chroma_sync::proto;
 use prost_reflect::{DynamicMessage, FieldDescriptor, MethodDescriptor};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 use tonic_types::StatusExt;
 
 use crate::harness::{
     chroma::ChromaDatabase,
     dynamic,
+    keys::app_key,
     rest::RestClient,
     scenario::Scenario,
     service::{Service, reason},
@@ -22,16 +23,20 @@ struct Foreign<'a> {
     source: &'a str,
     invocation: &'a str,
     database: &'a str,
+    aws_credential: i64,
+    github_app: &'a str,
 }
 
 impl Foreign<'_> {
     /// The value of a request's field that names something; none for a field that names nothing.
-    fn id(&self, method: &str, field: &FieldDescriptor) -> Option<&str> {
+    fn id(&self, method: &str, field: &FieldDescriptor) -> Option<Value> {
         match field.name() {
-            "source_id" => Some(self.source),
-            "invocation_id" => Some(self.invocation),
-            // A name of the caller's own, and one that GitHub gives.
-            "request_id" | "github_app_id" => None,
+            "source_id" => Some(json!(self.source)),
+            "invocation_id" => Some(json!(self.invocation)),
+            "aws_credential_id" => Some(json!(self.aws_credential)),
+            "app_id" if method.ends_with("DeleteGithubApp") => Some(json!(self.github_app)),
+            // A name of the caller's own, and those that GitHub and AWS give.
+            "request_id" | "github_app_id" | "app_id" | "access_key_id" => None,
             other if other.ends_with("_id") => {
                 panic!("{method} takes {other}, of which this test does not know what it names")
             }
@@ -46,13 +51,17 @@ fn requests(foreign: &Foreign) -> Vec<(MethodDescriptor, DynamicMessage, bool)> 
     let mut requests = Vec::new();
     for method in dynamic::methods() {
         let input = method.input();
-        let fill = |id: Option<(&FieldDescriptor, &str)>| {
+        let fill = |id: Option<(&FieldDescriptor, &Value)>| {
             let mut message = DynamicMessage::new(input.clone());
             for field in input.fields() {
                 let value = match field.name() {
                     "target_collection_name" => Some(json!("another")),
                     "object_keys" => Some(json!(["key"])),
                     "github" if id.is_none() => Some(json!({"repository": "owner/name"})),
+                    "access_key_id" => Some(json!("AKIDEXAMPLE")),
+                    "secret_access_key" => Some(json!("secret")),
+                    "private_key" => Some(json!(app_key())),
+                    "app_id" if id.is_none() => Some(json!("4711")),
                     "database_name" if id.is_none() => Some(json!(foreign.database)),
                     _ => None,
                 };
@@ -61,14 +70,14 @@ fn requests(foreign: &Foreign) -> Vec<(MethodDescriptor, DynamicMessage, bool)> 
                 }
             }
             if let Some((field, id)) = id {
-                dynamic::set(&mut message, field, &json!(id));
+                dynamic::set(&mut message, field, id);
             }
             message
         };
-        let ids: Vec<(FieldDescriptor, String)> = input
+        let ids: Vec<(FieldDescriptor, Value)> = input
             .fields()
             .filter_map(|field| {
-                let id = foreign.id(method.full_name(), &field)?.to_owned();
+                let id = foreign.id(method.full_name(), &field)?;
                 Some((field, id))
             })
             .collect();
@@ -97,6 +106,10 @@ async fn assert_out_of_reach(
     for (method, request, names_something) in requests(foreign) {
         methods += 1;
         let name = method.full_name().to_owned();
+        // These make something of the caller's own; see `credentials`.
+        if name.ends_with("CreateAwsCredential") || name.ends_with("CreateGithubApp") {
+            continue;
+        }
         let answer = dynamic::call(service, token, &method, request).await;
         match answer {
             Err(status) if names_something => {
@@ -112,10 +125,14 @@ async fn assert_out_of_reach(
                 let shown = format!("{answers:?}");
                 assert!(!shown.contains(foreign.source), "{name} shows the source");
                 assert!(!shown.contains(foreign.invocation), "{name} shows the invocation");
+                assert!(
+                    code != Code::NotFound || !shown.contains(&foreign.aws_credential.to_string()),
+                    "{name} shows the access key"
+                );
             }
         }
     }
-    assert!(methods >= 13, "the contract lost methods: {methods}");
+    assert!(methods >= 19, "the contract lost methods: {methods}");
     let rest = RestClient::new(service, token);
     let status_code = if code == Code::NotFound { 404 } else { 403 };
     let Foreign {
@@ -159,6 +176,24 @@ async fn assert_out_of_reach(
     }
 }
 
+/// An access key and a GitHub App of the caller's tenant.
+async fn create_credentials(service: &Service, token: &str) -> (i64, String) {
+    let mut credentials = service.credentials(token);
+    let key = proto::CreateAwsCredentialRequest {
+        access_key_id: "AKIDEXAMPLE".to_owned(),
+        secret_access_key: "secret".to_owned(),
+        ..Default::default()
+    };
+    let key = credentials.create_aws_credential(key).await.unwrap().into_inner();
+    let app = proto::CreateGithubAppRequest {
+        app_id: "4711".to_owned(),
+        private_key: app_key().to_owned(),
+        ..Default::default()
+    };
+    let app = credentials.create_github_app(app).await.unwrap().into_inner();
+    (key.id, app.app_id)
+}
+
 on_both!(keys_reach_their_tenant_and_databases_alone, keys_reach_on);
 async fn keys_reach_on(backend: Backend) {
     let scenario = Scenario::new(backend).await;
@@ -167,6 +202,7 @@ async fn keys_reach_on(backend: Backend) {
     let service = scenario.deployment.start_role("api");
     let (source, created) = scenario.pending_invocation(&service).await;
 
+    let (aws_credential, github_app) = create_credentials(&service, &scenario.admin).await;
     let foreign = ["--role", "owner", "--tenant", "another_tenant"];
     let foreign = scenario.deployment.create_key(&foreign);
     let database = scenario.database();
@@ -174,8 +210,16 @@ async fn keys_reach_on(backend: Backend) {
         source: &source,
         invocation: &created.id,
         database: &database,
+        aws_credential,
+        github_app: &github_app,
     };
-    let hidden = ["SOURCE_NOT_FOUND", "INVOCATION_NOT_FOUND", "DATABASE_NOT_FOUND"];
+    let hidden = [
+        "SOURCE_NOT_FOUND",
+        "INVOCATION_NOT_FOUND",
+        "DATABASE_NOT_FOUND",
+        "AWS_CREDENTIAL_NOT_FOUND",
+        "GITHUB_APP_NOT_FOUND",
+    ];
     assert_out_of_reach(&service, &foreign, &out_of_reach, Code::NotFound, &hidden).await;
     let refused = service
         .sources(&foreign)
@@ -278,6 +322,8 @@ async fn a_call_without_a_token_is_refused_before_anything_else() {
         source: "not-a-uuid",
         invocation: "not-a-uuid",
         database: "",
+        aws_credential: 1,
+        github_app: "",
     };
     for (method, request, _) in requests(&wrong) {
         let method_name = method.full_name();
@@ -307,7 +353,7 @@ async fn a_call_without_a_token_is_refused_before_anything_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_syncs_but_creates_and_deletes_no_sources() {
+async fn a_member_syncs_but_creates_and_deletes_no_sources_and_credentials() {
     let scenario = Scenario::new(Backend::Sqlite).await;
     let service = scenario.deployment.start_role("api");
     let (source, created) = scenario.pending_invocation(&service).await;
@@ -318,6 +364,8 @@ async fn a_member_syncs_but_creates_and_deletes_no_sources() {
         source: &source,
         invocation: &created.id,
         database: &database,
+        aws_credential: 1,
+        github_app: "4711",
     };
     let mut refused = Vec::new();
     for (method, request, complete) in requests(&own) {
@@ -336,7 +384,17 @@ async fn a_member_syncs_but_creates_and_deletes_no_sources() {
         }
     }
     refused.sort();
-    assert_eq!(refused, ["CreateSource", "DeleteSource"]);
+    assert_eq!(
+        refused,
+        [
+            "CreateAwsCredential",
+            "CreateGithubApp",
+            "CreateSource",
+            "DeleteAwsCredential",
+            "DeleteGithubApp",
+            "DeleteSource"
+        ]
+    );
     let rest = RestClient::new(&service, &member);
     let expected = json!({
         "error": "PermissionDeniedError",

@@ -41,6 +41,7 @@ fn assert_names<T: std::fmt::Debug>(
 fn github(request: &mut proto::CreateSourceRequest) -> &mut proto::GithubSource {
     match request.settings.as_mut().unwrap() {
         Settings::Github(github) => github,
+        other => panic!("it is a repository: {other:?}"),
     }
 }
 

@@ -37,6 +37,7 @@ async fn sources_are_listed_in_pages_by_filter_and_order() {
         } = answer.into_inner();
         let name = |source: proto::Source| match source.settings.unwrap() {
             proto::source::Settings::Github(github) => github.repository,
+            other => panic!("it is a repository: {other:?}"),
         };
         let names: Vec<String> = sources.into_iter().map(name).collect();
         Ok::<_, Status>((names, next_page_token))

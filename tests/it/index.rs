@@ -10,8 +10,8 @@ use chroma_sync::{
     },
     error::Reason,
     index::{
-        Collection, CollectionSettings, DOCUMENT_KEY, EmbeddingFunction, IndexError, Metadata, PageFields,
-        Record, RecordMetadata, Space,
+        Collection, CollectionSettings, DOCUMENT_KEY, DocumentRecords, EmbeddingFunction, IndexError,
+        Metadata, PageFields, Record, RecordMetadata, Space,
     },
 };
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ fn record(key: &str, n: u32, vector: Vec<f32>, text: &str, language: Option<&str
         end_line: n * 10 + 10,
         start_col: 0,
         end_col: 5,
+        custom_id: None,
     };
     Record {
         id: record_id(&hash, n),
@@ -315,11 +316,15 @@ async fn the_tail_of_a_longer_version_is_found_beyond_one_page_and_deleted() {
 
     let (long, other, none) = (sha256_hex("long"), sha256_hex("other"), sha256_hex("none"));
     let mut ids = client
-        .record_ids_of_documents(&collection, &[long.clone(), none])
+        .records_of_documents(&collection, &[long.clone(), none])
         .await
         .unwrap();
     assert_eq!(ids.len(), 1);
-    let mut old = ids.remove(&long).unwrap();
+    let DocumentRecords {
+        ids: mut old,
+        metadata_keys,
+    } = ids.remove(&long).unwrap();
+    assert!(metadata_keys.contains("document_key_sha256"), "{metadata_keys:?}");
     old.sort();
     let mut expected: Vec<String> = (0..OLD).map(|n| record_id(&long, n)).collect();
     expected.sort();

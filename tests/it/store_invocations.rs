@@ -345,7 +345,9 @@ async fn only_a_pending_invocation_can_be_cancelled(test: TestStore) {
 async fn every_filter_picks_its_invocations(test: TestStore) {
     let tenant = test.fresh_tenant();
     let (one, mut two) = (test.source(&tenant).await, new_source("other", "owner/elsewhere"));
-    let SourceSettings::Github(github) = &mut two.settings;
+    let SourceSettings::Github(github) = &mut two.settings else {
+        panic!("it is a repository")
+    };
     github.app_id = Some(GithubAppId::parse("app_id", "1234").unwrap());
     let two =
         crate::harness::stores::created_source(test.store.create_source(&tenant, two, None).await.unwrap());

@@ -4,6 +4,7 @@
 //! the other, and each is explained by the database. A statement that reads a whole table fails, and so
 //! does a function of the store that is not called here.
 
+mod credentials;
 mod deliveries;
 
 use std::{
@@ -101,6 +102,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         call_all_for_workers(&test).await;
         call_all_for_callers(&test).await;
         deliveries::call_all(&test).await;
+        credentials::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -129,9 +131,9 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let files = ["tests/it/store_plans.rs", "tests/it/store_plans/deliveries.rs"];
+    let files = ["", "/deliveries", "/credentials"].map(|file| format!("tests/it/store_plans{file}.rs"));
     let here = files
-        .map(|file| std::fs::read_to_string(project_file(file)).unwrap())
+        .map(|file| std::fs::read_to_string(project_file(&file)).unwrap())
         .concat();
     let mut directories = vec![project_file("src/store")];
     let mut missing = Vec::new();

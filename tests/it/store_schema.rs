@@ -54,6 +54,8 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
         "invocations",
         "invocation_events",
         "documents",
+        "aws_credentials",
+        "github_apps",
     ] {
         assert!(first.iter().any(|line| line.contains(table)), "{table}");
     }
@@ -76,7 +78,9 @@ async fn migrations_go_up_down_and_up_again_to_the_same_schema(test: TestStore) 
 async fn invocations_from_before_the_filters_are_found_by_repository(test: TestStore) {
     let tenant = test.fresh_tenant();
     let source = test.source(&tenant).await;
-    let SourceSettings::Github(github) = source.settings.clone();
+    let SourceSettings::Github(github) = source.settings.clone() else {
+        panic!("it is a repository")
+    };
     let (first, orphan) = (test.invocation(&source).await, {
         let gone = test.source(&tenant).await;
         let orphan = test.invocation(&gone).await;

@@ -32,7 +32,9 @@ on_both_stores! {
 async fn a_source_is_read_back_as_it_was_created(test: TestStore) {
     let tenant = test.fresh_tenant();
     let mut new = new_source("db", "Owner/Name");
-    let SourceSettings::Github(github) = &mut new.settings;
+    let SourceSettings::Github(github) = &mut new.settings else {
+        panic!("it is a repository")
+    };
     github.app_id = Some(GithubAppId::parse("app_id", "12345").unwrap());
     let created = created_source(
         test.store
@@ -207,7 +209,9 @@ async fn every_filter_picks_its_sources(test: TestStore) {
     let tenant = test.fresh_tenant();
     let app = GithubAppId::parse("app_id", "7").unwrap();
     let mut with_app = new_source("db", "Owner/Two");
-    let SourceSettings::Github(github) = &mut with_app.settings;
+    let SourceSettings::Github(github) = &mut with_app.settings else {
+        panic!("it is a repository")
+    };
     *github = GithubSource {
         app_id: Some(app.clone()),
         ..github.clone()

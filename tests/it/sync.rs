@@ -339,10 +339,11 @@ async fn replaces_on(backend: Backend) {
     assert_eq!(
         (
             counts.documents_indexed,
+            counts.documents_unchanged,
             counts.documents_skipped,
             counts.documents_removed
         ),
-        (3, 1, 1)
+        (2, 1, 1, 1)
     );
 
     let records = scenario.chroma.records("target").await;

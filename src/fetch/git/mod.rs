@@ -9,6 +9,7 @@
 //! [`GithubOptions`] alone.
 
 mod answer;
+mod documents;
 mod http;
 #[cfg(test)]
 mod properties;
@@ -25,7 +26,10 @@ use reqwest::header::HeaderValue;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-pub use self::snapshot::{Entry, Listed, Reader, Snapshot};
+pub use self::{
+    documents::RepositoryDocuments,
+    snapshot::{Reader, Snapshot},
+};
 use self::{
     http::GitHttp,
     session::{Session, Stop},

@@ -6,9 +6,12 @@ use proptest::prelude::*;
 
 use super::{
     Place,
-    snapshot::{Entry, Listed, lossy_key, unique},
+    snapshot::{lossy_key, unique},
 };
-use crate::domain::{document::SkipRule, source::RepositoryName};
+use crate::{
+    domain::{document::SkipRule, source::RepositoryName},
+    fetch::{Entry, Listed},
+};
 
 fn entry(key: &str) -> Entry {
     Entry {
@@ -16,6 +19,7 @@ fn entry(key: &str) -> Entry {
         version_key: "0".repeat(40),
         size_bytes: Some(1),
         decision: Listed::Load,
+        memo: None,
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
     },
     fetch::{
         error::FetchError,
-        rules::{self, Loaded},
+        listing::{Entry, Listed},
         scratch::ScratchDirectory,
     },
 };
@@ -43,28 +43,6 @@ const MAX_DEPTH: usize = 256;
 const MAX_PATH_BYTES: usize = 4_096;
 /// The most tags that may point to one another before a commit comes.
 const MAX_TAGS: usize = 16;
-
-/// What is known of a file before it is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listed {
-    /// It is to be read.
-    Load,
-    /// A rule leaves it out already.
-    Skip(SkipRule),
-}
-
-/// A file of the commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Path from the root of the repository, with `/`; unique within the snapshot.
-    pub document_key: String,
-    /// Blob id, 40 lowercase hexadecimal digits; for a submodule the id of its commit.
-    pub version_key: String,
-    /// Size of the blob in bytes; none for links, submodules and blobs that the host left out.
-    pub size_bytes: Option<u64>,
-    /// What becomes of it.
-    pub decision: Listed,
-}
 
 /// The files of one commit. The directory they are read from goes when the snapshot and all its
 /// readers are gone.
@@ -163,14 +141,11 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads a file and applies the rules for content. Blocks on the disk.
+    /// Reads a file. Blocks on the disk.
     ///
     /// # Errors
     /// [`FetchError::Damaged`] when the object cannot be read.
-    pub fn load(&mut self, entry: &Entry) -> Result<Loaded, FetchError> {
-        if let Listed::Skip(rule) = entry.decision {
-            return Ok(Loaded::Skipped(rule));
-        }
+    pub fn read(&mut self, entry: &Entry) -> Result<Vec<u8>, FetchError> {
         let damaged = |source| FetchError::Damaged {
             object: format!("file '{}'", entry.document_key),
             source,
@@ -182,7 +157,7 @@ impl Reader {
             .objects
             .find_blob(&id, &mut self.buffer)
             .map_err(|error| damaged(Some(error.into())))?;
-        Ok(rules::examine(blob.data.to_vec()))
+        Ok(blob.data.to_vec())
     }
 }
 
@@ -339,6 +314,7 @@ impl Listing<'_> {
             version_key: id.to_string(),
             size_bytes,
             decision,
+            memo: None,
         })
     }
 

@@ -57,7 +57,7 @@ impl Sitemap {
         let mut buffer = Vec::new();
         let mut entry = Entry::Other;
         // Extensions have locations of their own, of images for example, in other namespaces.
-        let mut prefix: Option<Vec<u8>> = None;
+        let mut prefix: Option<String> = None;
         let mut location: Option<String> = None;
         loop {
             buffer.clear();
@@ -67,24 +67,24 @@ impl Sitemap {
             match event {
                 Event::Start(start) => {
                     let begun = match start.local_name().as_ref() {
-                        b"url" => Entry::Page,
-                        b"sitemap" => Entry::Sitemap,
+                        "url" => Entry::Page,
+                        "sitemap" => Entry::Sitemap,
                         _ => Entry::Other,
                     };
-                    let own = start.name().prefix().map(|prefix| prefix.as_ref().to_vec());
+                    let own = start.name().prefix().map(|prefix| prefix.as_ref().to_owned());
                     if entry == Entry::Other && begun != Entry::Other {
                         (entry, prefix) = (begun, own);
-                    } else if start.local_name().as_ref() == b"loc" && own == prefix {
+                    } else if start.local_name().as_ref() == "loc" && own == prefix {
                         location = Some(String::new());
                     }
                 }
                 Event::Text(text) => {
-                    if let (Some(location), Ok(text)) = (&mut location, text.decode()) {
+                    if let Some(location) = &mut location {
                         location.push_str(&text);
                     }
                 }
                 Event::CData(text) => {
-                    if let (Some(location), Ok(text)) = (&mut location, text.decode()) {
+                    if let Some(location) = &mut location {
                         location.push_str(&text);
                     }
                 }
@@ -93,9 +93,10 @@ impl Sitemap {
                         location.extend(character(&reference));
                     }
                 }
-                Event::End(end) if end.name().prefix().map(|prefix| prefix.as_ref().to_vec()) != prefix => {}
+                Event::End(end) if end.name().prefix().map(|prefix| prefix.as_ref().to_owned()) != prefix => {
+                }
                 Event::End(end) => match end.local_name().as_ref() {
-                    b"loc" => {
+                    "loc" => {
                         let found = location.take().unwrap_or_default();
                         let found = found.trim();
                         let list = match entry {
@@ -107,7 +108,7 @@ impl Sitemap {
                             list.push(found.to_owned());
                         }
                     }
-                    b"url" | b"sitemap" => entry = Entry::Other,
+                    "url" | "sitemap" => entry = Entry::Other,
                     _ => {}
                 },
                 Event::Eof => return sitemap,
@@ -130,13 +131,13 @@ fn character(reference: &quick_xml::events::BytesRef<'_>) -> Option<char> {
     if let Ok(Some(character)) = reference.resolve_char_ref() {
         return Some(character);
     }
-    let name: &[u8] = reference;
+    let name: &str = reference;
     match name {
-        b"amp" => Some('&'),
-        b"lt" => Some('<'),
-        b"gt" => Some('>'),
-        b"quot" => Some('"'),
-        b"apos" => Some('\''),
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
         _ => None,
     }
 }

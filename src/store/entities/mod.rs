@@ -5,7 +5,9 @@
 //! milliseconds since the Unix epoch.
 
 pub(super) mod api_key;
+pub(super) mod aws_credential;
 pub(super) mod document;
+pub(super) mod github_app;
 pub(super) mod invocation;
 pub(super) mod invocation_event;
 pub(super) mod source;

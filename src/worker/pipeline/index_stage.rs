@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{DocumentWork, EmbeddedWindow, Loaded, LoadedChunk, target::Target};
@@ -14,7 +15,7 @@ use crate::{
         invocation::Statistics,
     },
     embed::EmbeddedText,
-    index::{Record, RecordMetadata},
+    index::{DocumentRecords, Record, RecordMetadata},
     store::{Held, Settled},
     worker::{
         Environment,
@@ -61,8 +62,8 @@ struct IndexStage<'a> {
     lease: &'a Lease,
     target: &'a Target,
     progress: &'a ProgressHandle,
-    /// Ids that the collection held of the documents under way before they were written anew.
-    old_records: HashMap<String, Vec<String>>,
+    /// What the collection held of the documents under way before they were written anew.
+    old_records: HashMap<String, DocumentRecords>,
     open: Totals,
 }
 
@@ -91,7 +92,8 @@ impl IndexStage<'_> {
                     self.add(&chunk, &embedded);
                     let document = Arc::clone(&chunk.document);
                     let last = chunk.n + 1 == document.chunks;
-                    records.push(record(&chunk, embedded));
+                    let old = self.old_records.get(&document.document_key_sha256);
+                    records.push(record(&chunk, embedded, old));
                     budgets.push(chunk);
                     if last {
                         stale.extend(self.stale_records(&document));
@@ -129,11 +131,13 @@ impl IndexStage<'_> {
 
     /// Ids of records beyond the document's new end.
     fn stale_records(&mut self, document: &DocumentWork) -> Vec<String> {
-        let Some(mut old) = self.old_records.remove(&document.document_key_sha256) else {
+        let Some(DocumentRecords { ids: mut old, .. }) =
+            self.old_records.remove(&document.document_key_sha256)
+        else {
             return Vec::new();
         };
         let written: HashSet<String> = (0..document.chunks)
-            .map(|n| record_id(&document.document_key_sha256, n))
+            .map(|n| record_id(document.record_base(), n))
             .collect();
         old.retain(|id| !written.contains(id));
         old
@@ -181,7 +185,7 @@ impl IndexStage<'_> {
     }
 }
 
-fn record(chunk: &LoadedChunk, embedded: EmbeddedText) -> Record {
+fn record(chunk: &LoadedChunk, embedded: EmbeddedText, old: Option<&DocumentRecords>) -> Record {
     let document = &chunk.document;
     let metadata = RecordMetadata {
         document_key: &document.document_key,
@@ -194,12 +198,21 @@ fn record(chunk: &LoadedChunk, embedded: EmbeddedText) -> Record {
         end_line: chunk.place.end_line,
         start_col: chunk.place.start_col,
         end_col: chunk.place.end_col,
+        custom_id: document.custom_id.as_deref(),
     };
+    let mut metadata = metadata.into_map();
+    metadata.extend(document.metadata.clone());
+    // Chroma merges what is written into the stored record, so a key that is no longer said is taken out.
+    for key in old.iter().flat_map(|old| &old.metadata_keys) {
+        if !metadata.contains_key(key) {
+            metadata.insert(key.clone(), Value::Null);
+        }
+    }
     Record {
-        id: record_id(&document.document_key_sha256, chunk.n),
+        id: record_id(document.record_base(), chunk.n),
         vector: embedded.vector,
         document: Arc::clone(&chunk.text),
-        metadata: metadata.into_map(),
+        metadata,
     }
 }
 

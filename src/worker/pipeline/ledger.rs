@@ -1,13 +1,16 @@
 //! The ledger at the start of an attempt: everything that was listed is written down first, so that
 //! nothing vanishes silently and a later attempt knows what an earlier one may have written.
 
+use std::collections::HashMap;
+
+use super::index_stage::count;
 use crate::{
     domain::{
         document::{Document, DocumentOutcome},
         invocation::Statistics,
     },
     fetch::{Entry, Listed},
-    store::{DocumentPage, Held, Store},
+    store::{DocumentPage, Held, OutcomeName, Store},
     worker::{failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
 };
 
@@ -15,11 +18,12 @@ use crate::{
 const ROWS: usize = 500;
 
 /// Writes the listing down, or takes up that of an earlier attempt. Returns the ordinals that are left
-/// to be loaded.
+/// to be loaded. Those of `unchanged` are in the collection with this many records.
 pub(super) async fn prepare(
     store: &Store,
     lease: &Lease,
     entries: &[Entry],
+    unchanged: &HashMap<u32, u32>,
     progress: &ProgressHandle,
 ) -> Result<Vec<u32>, AttemptError> {
     if lease.attempt > 1
@@ -33,23 +37,25 @@ pub(super) async fn prepare(
     let mut rows = Vec::with_capacity(ROWS);
     for (ordinal, entry) in (0_u32..).zip(entries) {
         counts.documents_discovered += 1;
-        let outcome = match entry.decision {
-            Listed::Load => {
+        let held_chunks = unchanged.get(&ordinal).copied();
+        let outcome = match (&entry.decision, held_chunks) {
+            (Listed::Load | Listed::Unchanged, Some(_)) => DocumentOutcome::Unchanged,
+            (Listed::Load | Listed::Unchanged, None) => {
                 pending.push(ordinal);
                 DocumentOutcome::Discovered
             }
-            Listed::Skip(rule) => {
-                counts.documents_skipped += 1;
-                DocumentOutcome::Skipped(rule)
-            }
+            (Listed::Skip(rule), _) => DocumentOutcome::Skipped(*rule),
+            (Listed::Failed(reason), _) => DocumentOutcome::Failed(reason.clone()),
         };
+        count(&mut counts, &outcome);
         rows.push(Document {
             ordinal,
             document_key: entry.document_key.clone(),
             version_key: entry.version_key.clone(),
             size_bytes: entry.size_bytes,
             outcome,
-            chunks: 0,
+            chunks: held_chunks.unwrap_or_default(),
+            memo: entry.memo.clone(),
         });
         if rows.len() == ROWS {
             held(
@@ -114,6 +120,28 @@ async fn resume(store: &Store, lease: &Lease, entries: &[Entry]) -> Result<Optio
         }
     }
     Ok((seen == entries.len() && seen > 0).then_some(pending))
+}
+
+/// That the one document of an invocation did not fail: the invocation fails with it.
+pub(super) async fn require_indexed(store: &Store, lease: &Lease) -> Result<(), AttemptError> {
+    let page = DocumentPage {
+        after: None,
+        limit: 1,
+    };
+    let failed = store
+        .list_documents(lease.invocation, Some(OutcomeName::Failed), page)
+        .await?;
+    match failed.into_iter().next() {
+        Some(Document {
+            document_key,
+            outcome: DocumentOutcome::Failed(problem),
+            ..
+        }) => Err(AttemptError::DocumentFailed {
+            document_key,
+            problem,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn is_left(outcome: &DocumentOutcome) -> bool {

@@ -6,35 +6,32 @@
 //! a broken one goes on where the ledger ends.
 
 mod embed_stage;
+mod fetch;
 mod index_stage;
 mod ledger;
 mod load_stage;
+mod prepare;
 mod removal;
 mod target;
+mod unchanged;
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::Instant,
-};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use self::{load_stage::Loader, target::Target};
+use self::{
+    fetch::{Coverage, Fetched, Memory},
+    load_stage::Loader,
+    target::Target,
+};
 use super::{
-    Environment, WorkerOptions,
-    failure::AttemptError,
-    lease_guard::Lease,
-    progress::{ProgressHandle, Stage, record_commit},
+    Environment, WorkerOptions, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle,
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
-    domain::{
-        document::DocumentOutcome,
-        invocation::{GitReference, InvocationInput, Phase},
-        source::SourceSettings,
-    },
+    domain::{document::DocumentOutcome, invocation::Phase},
     embed::EmbeddedText,
-    fetch::{Snapshot, fetch_repository},
     store::Claim,
 };
 
@@ -51,10 +48,21 @@ struct DocumentWork {
     document_key_sha256: String,
     version_key: String,
     version_key_sha256: String,
+    /// Names its records, instead of the digest of its key.
+    custom_id: Option<String>,
+    /// What its records say beside what all records say.
+    metadata: Map<String, Value>,
     strategy: ChunkStrategy,
     language: Option<&'static str>,
     /// Number of chunks it was cut into.
     chunks: u32,
+}
+
+impl DocumentWork {
+    /// What its records are named after.
+    fn record_base(&self) -> &str {
+        self.custom_id.as_deref().unwrap_or(&self.document_key_sha256)
+    }
 }
 
 /// What the load stage hands on.
@@ -95,21 +103,34 @@ pub(super) async fn run(
         .get(model)
         .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
     progress.enter(Phase::Fetching);
-    let snapshot = fetch(environment, claim, lease, progress).await?;
-    ledger::held(record_commit(environment, lease, progress, snapshot.commit()).await?)?;
-    let entries = Arc::clone(snapshot.entries());
-    let reader = snapshot.reader();
-    drop(snapshot);
-    let pending = ledger::prepare(&environment.store, lease, &entries, progress).await?;
-    let target = Target::open(environment, claim, lease, embedder.model()).await?;
+    let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
+    let shows_source = fetched.coverage.shows_source();
+    let target = Target::open(environment, claim, lease, embedder.model(), shows_source).await?;
+    let mut unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
+    if !fetched.lacks_nothing(|ordinal| unchanged.contains_key(&ordinal)) {
+        // Somebody deleted records of what did not change, so it has to be loaded after all.
+        fetched = fetch::fetch(environment, claim, lease, progress, Memory::Dropped).await?;
+        unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
+    }
+    let Fetched {
+        source,
+        coverage,
+        labels,
+    } = fetched;
+    let entries = Arc::clone(&source.entries);
+    if coverage == Coverage::Removed {
+        return removal::remove_listed(environment, lease, &target, &entries, progress).await;
+    }
+    let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
     let (embedded_in, embedded_out) = mpsc::channel(EMBEDDED_WINDOWS);
     let loader = Loader {
-        entries: Arc::clone(&entries),
-        reader,
+        source: source.clone(),
+        parser: environment.parser.clone(),
         chunking: claim.plan.chunking,
+        labels,
     };
     let loading = load_stage::run(
         loader,
@@ -123,28 +144,18 @@ pub(super) async fn run(
     tokio::try_join!(loading, embedding, indexing)?;
 
     progress.enter(Phase::Finishing);
-    removal::run(environment, claim, lease, &target, &entries, progress).await?;
-    target.mark_finished(lease).await
-}
-
-/// Fetches what the invocation asks for. A later attempt fetches the very commit that the first one
-/// resolved, so that all attempts write the same records.
-async fn fetch(
-    environment: &Environment,
-    claim: &Claim,
-    lease: &Lease,
-    progress: &ProgressHandle,
-) -> Result<Snapshot, AttemptError> {
-    let SourceSettings::Github(github) = &claim.plan.settings;
-    let InvocationInput::Github { reference } = &claim.invocation.input;
-    let pinned = claim.invocation.resolved_commit.clone().map(GitReference::Sha);
-    let reference = pinned.as_ref().or(reference.as_ref());
-    let cancel = lease.lost().child_token();
-    // Dropping this future stops the blocking transfer as well.
-    let _stop = cancel.clone().drop_guard();
-    let start = Instant::now();
-    let globs = github.include_globs.as_ref();
-    let snapshot = fetch_repository(&environment.github, &github.repository, reference, globs, cancel).await;
-    progress.time(Stage::Fetch, start);
-    Ok(snapshot?)
+    match coverage {
+        Coverage::Source { whole } => {
+            if whole {
+                removal::run(environment, claim, lease, &target, &entries, progress).await?;
+            }
+            target.mark_finished(lease).await
+        }
+        Coverage::Prefix => removal::run(environment, claim, lease, &target, &entries, progress).await,
+        Coverage::Document => {
+            ledger::require_indexed(&environment.store, lease).await?;
+            fetch::confirm(environment, claim, &source).await
+        }
+        Coverage::Removed => Ok(()),
+    }
 }

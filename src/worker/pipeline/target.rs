@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use crate::{
     domain::embedding::ModelDescription,
     index::{
-        ChromaClient, Collection, CollectionSettings, EmbeddingFunction, FINISHED_INGEST, IndexError, Record,
+        ChromaClient, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST,
+        IndexError, Record,
     },
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
@@ -29,28 +30,35 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Gets or creates the collection and says in its metadata that a sync is under way.
+    /// Gets or creates the collection. Where it is to show the source as a whole, its metadata says that a
+    /// sync is under way.
     pub(super) async fn open(
         environment: &Environment,
         claim: &Claim,
         lease: &Lease,
         model: &ModelDescription,
+        shows_source: bool,
     ) -> Result<Self, AttemptError> {
         let chroma = client(environment, claim)?;
         let invocation = &claim.invocation;
         let settings = CollectionSettings {
             embedding_function: EmbeddingFunction::for_model(&model.name)?,
             dimensions: model.dimensions,
-            metadata: finished_ingest(false),
+            metadata: match shows_source {
+                true => finished_ingest(false),
+                false => Map::new(),
+            },
         };
         let opening = async {
             let (tenant, database, name) = (&invocation.tenant, &invocation.database, &invocation.collection);
             let collection = chroma
                 .get_or_create_collection(tenant, database, name, &settings)
                 .await?;
-            chroma
-                .merge_collection_metadata(&collection, finished_ingest(false))
-                .await?;
+            if shows_source {
+                chroma
+                    .merge_collection_metadata(&collection, finished_ingest(false))
+                    .await?;
+            }
             let held_records = chroma.count(&collection).await? > 0;
             Ok((collection, held_records))
         };
@@ -91,18 +99,23 @@ impl Target {
         Ok(())
     }
 
-    /// Ids that the collection holds of the documents with these key digests.
+    /// What the collection holds of the documents with these key digests.
     pub(super) async fn records_of(
         &self,
         key_digests: &[String],
-    ) -> Result<HashMap<String, Vec<String>>, AttemptError> {
+    ) -> Result<HashMap<String, DocumentRecords>, AttemptError> {
         if !self.held_records || key_digests.is_empty() {
             return Ok(HashMap::new());
         }
         Ok(self
             .chroma
-            .record_ids_of_documents(&self.collection, key_digests)
+            .records_of_documents(&self.collection, key_digests)
             .await?)
+    }
+
+    /// Whether the collection held no records before this attempt.
+    pub(super) fn was_empty(&self) -> bool {
+        !self.held_records
     }
 
     /// Says in the metadata that the collection is whole.
@@ -121,7 +134,6 @@ fn finished_ingest(finished: bool) -> Map<String, Value> {
     Map::from_iter([(FINISHED_INGEST.to_owned(), json!(finished))])
 }
 
-/// Runs a write only while the lease holds.
 /// The Chroma server with the token of the invocation's creator, where it has one.
 fn client(environment: &Environment, claim: &Claim) -> Result<ChromaClient, AttemptError> {
     let Some(sealed) = &claim.chroma_token else {
@@ -132,6 +144,7 @@ fn client(environment: &Environment, claim: &Claim) -> Result<ChromaClient, Atte
     Ok(environment.chroma.with_token(&token)?)
 }
 
+/// Runs a write only while the lease holds.
 async fn fenced<T>(
     lease: &Lease,
     write: impl Future<Output = Result<T, IndexError>>,

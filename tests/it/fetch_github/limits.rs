@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use chroma_sync::{
-    domain::document::SkipRule,
-    fetch::{Loaded, fetch_repository},
-};
+use chroma_sync::{domain::document::SkipRule, fetch::fetch_repository};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bench, contents, fetch, name, random_text};
@@ -170,8 +167,8 @@ async fn the_directory_lives_as_long_as_the_snapshot_or_a_reader_and_readers_wor
             std::thread::spawn(move || {
                 entries
                     .iter()
-                    .map(|entry| reader.load(entry).unwrap())
-                    .collect::<Vec<Loaded>>()
+                    .map(|entry| reader.read(entry).unwrap())
+                    .collect::<Vec<Vec<u8>>>()
             })
         })
         .collect();
@@ -180,7 +177,7 @@ async fn the_directory_lives_as_long_as_the_snapshot_or_a_reader_and_readers_wor
         let texts = thread.join().unwrap();
         for (entry, loaded) in entries.iter().zip(texts) {
             let number = entry.document_key.rsplit('f').next().unwrap();
-            assert_eq!(loaded, Loaded::Text(format!("text {number}")));
+            assert_eq!(loaded, format!("text {number}").into_bytes());
         }
     }
     assert_eq!(bench.leftovers(), 0);

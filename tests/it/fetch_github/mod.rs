@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 
 use chroma_sync::{
     domain::{document::SkipRule, globs::Globs, invocation::GitReference, source::RepositoryName},
-    fetch::{Entry, FetchError, GithubOptions, Listed, Loaded, Snapshot, fetch_repository},
+    fetch::{
+        Entry, FetchError, GithubOptions, Listed, Snapshot, fetch_repository,
+        rules::{self, Examined},
+    },
 };
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -76,9 +79,16 @@ async fn fetch(options: &GithubOptions, reference: Option<GitReference>) -> Resu
 /// What becomes of each file: its text, or the rule.
 fn contents(snapshot: &Snapshot) -> BTreeMap<String, Result<String, SkipRule>> {
     let mut reader = snapshot.reader();
-    let load = |entry: &Entry| match reader.load(entry).unwrap() {
-        Loaded::Text(text) => (entry.document_key.clone(), Ok(text)),
-        Loaded::Skipped(rule) => (entry.document_key.clone(), Err(rule)),
+    let load = |entry: &Entry| {
+        let content = match entry.decision {
+            Listed::Load => match rules::examine(reader.read(entry).unwrap()) {
+                Examined::Text(text) => Ok(text),
+                Examined::Skipped(rule) => Err(rule),
+            },
+            Listed::Skip(rule) => Err(rule),
+            Listed::Unchanged | Listed::Failed(_) => panic!("a repository lists no such file: {entry:?}"),
+        };
+        (entry.document_key.clone(), content)
     };
     snapshot.entries().iter().map(load).collect()
 }
@@ -190,16 +200,19 @@ async fn entries_are_sorted_and_carry_blob_ids_sizes_and_early_decisions() {
     let find = |key: &str| entries.iter().find(|entry| entry.document_key == key).unwrap();
     let readme = find("README.md");
     assert_eq!(readme.version_key, repository.id("main:README.md"));
-    assert_eq!((readme.size_bytes, readme.decision), (Some(8), Listed::Load));
+    assert_eq!(
+        (readme.size_bytes, readme.decision.clone()),
+        (Some(8), Listed::Load)
+    );
     let large = find("too-large.txt");
     assert_eq!(
-        (large.size_bytes, large.decision),
+        (large.size_bytes, large.decision.clone()),
         (Some(LIMIT + 1), Listed::Skip(SkipRule::TooLarge))
     );
     let submodule = find("vendor/lib");
     assert_eq!(submodule.version_key, "1".repeat(40));
     assert_eq!(
-        (submodule.size_bytes, submodule.decision),
+        (submodule.size_bytes, submodule.decision.clone()),
         (None, Listed::Skip(SkipRule::Submodule))
     );
     assert_eq!(find("link").decision, Listed::Skip(SkipRule::Symlink));

@@ -4,13 +4,16 @@
 
 pub mod browser;
 pub mod chroma;
+pub mod corpus;
 pub mod documented;
 pub mod dynamic;
 pub mod event_stream;
 pub mod examples;
 pub mod gate;
 pub mod git_server;
+pub mod github;
 pub mod grpc_web;
+pub mod keys;
 pub mod nginx;
 pub mod node;
 pub mod postgres;

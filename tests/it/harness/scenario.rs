@@ -211,6 +211,7 @@ pub fn invocation_request(
         )),
         request_id: None,
         webhook: None,
+        update_collection: false,
     }
 }
 

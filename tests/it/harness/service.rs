@@ -11,7 +11,8 @@ use std::{
 };
 
 use chroma_sync::proto::{
-    invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
+    credential_service_client::CredentialServiceClient, invocation_service_client::InvocationServiceClient,
+    source_service_client::SourceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -27,7 +28,7 @@ use super::{models_directory, process::die_with_parent};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The binary that was built with the tests; `CHROMA_SYNC_TEST_BINARY` names another one.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("CHROMA_SYNC_TEST_BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_chroma-sync").into(), PathBuf::from)
 }
@@ -247,6 +248,11 @@ impl Service {
     /// A client of `InvocationService`; an empty token sends none.
     pub fn invocations(&self, token: &str) -> InvocationServiceClient<Authenticated> {
         InvocationServiceClient::new(self.channel(token))
+    }
+
+    /// A client of `CredentialService`; an empty token sends none.
+    pub fn credentials(&self, token: &str) -> CredentialServiceClient<Authenticated> {
+        CredentialServiceClient::new(self.channel(token))
     }
 
     /// Its process id.

@@ -188,6 +188,7 @@ pub fn new_invocation(collection_name: &str) -> NewInvocation {
             reference: Some(GitReference::Branch("main".to_owned())),
         },
         webhook: None,
+        update_collection: false,
     }
 }
 
