@@ -9,6 +9,7 @@
 mod address;
 mod answer;
 mod client;
+mod documents;
 mod error;
 mod load;
 
