@@ -74,6 +74,8 @@ pub struct Config {
     pub encryption: EncryptionConfig,
     /// Git repositories.
     pub github: GithubConfig,
+    /// Web sites.
+    pub web: WebConfig,
     /// Model files.
     pub models: ModelsConfig,
     /// Embedding.

@@ -107,6 +107,28 @@ pub struct GithubConfig {
     pub fetch_timeout_seconds: u64,
 }
 
+/// `[web]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct WebConfig {
+    pub user_agent: String,
+    pub obey_robots: bool,
+    pub max_page_bytes: usize,
+    pub max_pages: u32,
+    pub max_urls: usize,
+    pub max_crawl_bytes: u64,
+    pub max_requests_per_host: usize,
+    pub delay_milliseconds: u64,
+    pub max_crawl_delay_seconds: u64,
+    pub request_timeout_seconds: u64,
+    pub crawl_timeout_seconds: u64,
+    pub max_redirects: usize,
+    pub attempts: u32,
+    pub backoff_milliseconds: u64,
+    pub max_wait_seconds: u64,
+}
+
 /// `[models]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,6 +315,13 @@ impl Config {
                 "parse.image_descriptions.concurrency",
                 self.parse.image_descriptions.concurrency as u64,
             ),
+            ("web.max_page_bytes", self.web.max_page_bytes as u64),
+            ("web.max_pages", u64::from(self.web.max_pages)),
+            ("web.max_crawl_bytes", self.web.max_crawl_bytes),
+            ("web.max_requests_per_host", self.web.max_requests_per_host as u64),
+            ("web.request_timeout_seconds", self.web.request_timeout_seconds),
+            ("web.crawl_timeout_seconds", self.web.crawl_timeout_seconds),
+            ("web.attempts", u64::from(self.web.attempts)),
             ("worker.concurrency", self.worker.concurrency as u64),
             (
                 "worker.max_concurrency_per_tenant",
@@ -346,6 +375,15 @@ impl Config {
         if !matches!(self.github.api_url.scheme(), "http" | "https") {
             return refuse("github.api_url", "must be an http:// or https:// URL");
         }
+        if !is_user_agent(&self.web.user_agent) {
+            return refuse(
+                "web.user_agent",
+                "must begin with a product token of letters, '-' and '_', such as \"chroma-sync\", and be ASCII",
+            );
+        }
+        if u64::from(self.web.max_pages) > self.web.max_urls as u64 {
+            return refuse("web.max_urls", "must not be less than web.max_pages");
+        }
         if !matches!(self.chroma.url.scheme(), "http" | "https") {
             return refuse("chroma.url", "must be an http:// or https:// URL");
         }
@@ -376,4 +414,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether robots.txt files can address a crawler that calls itself this.
+fn is_user_agent(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }

@@ -42,11 +42,21 @@ pub enum SkipRule {
     InvalidKey,
     /// Is a picture, and nobody is configured who describes pictures.
     ImageNotDescribed,
+    /// Has the content of a page that was found before.
+    Duplicate,
+    /// Is a page that robots.txt does not allow to be fetched.
+    Robots,
+    /// Is a page that asks to be in no index.
+    NoIndex,
+    /// Is of a media type that no text is made of.
+    NotText,
+    /// Redirects to another site.
+    OffSite,
 }
 
 impl SkipRule {
     /// Every rule.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::TooLarge,
         Self::Binary,
         Self::NotUtf8,
@@ -56,6 +66,11 @@ impl SkipRule {
         Self::Empty,
         Self::InvalidKey,
         Self::ImageNotDescribed,
+        Self::Duplicate,
+        Self::Robots,
+        Self::NoIndex,
+        Self::NotText,
+        Self::OffSite,
     ];
 
     /// The name in the ledger and on the wire.
@@ -70,6 +85,11 @@ impl SkipRule {
             Self::Empty => "empty",
             Self::InvalidKey => "invalid_key",
             Self::ImageNotDescribed => "image_not_described",
+            Self::Duplicate => "duplicate",
+            Self::Robots => "robots",
+            Self::NoIndex => "noindex",
+            Self::NotText => "not_text",
+            Self::OffSite => "off_site",
         }
     }
 

@@ -9,12 +9,13 @@ mod content;
 pub mod egress;
 mod error;
 mod git;
-mod listing;
 mod github_app;
+mod listing;
 mod rate_limit;
 pub mod rules;
 pub mod s3;
 mod scratch;
+pub mod web;
 
 pub use self::{
     content::{Content, DocumentReader, LoadError, LoadedDocument, Reading, ScratchFile},

@@ -17,6 +17,7 @@ mod convert;
 mod describe;
 mod error;
 mod format;
+pub mod html;
 mod process;
 mod web_page;
 

@@ -24,12 +24,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("embed", &["domain", "error"]),
     ("chunk", &["domain", "error"]),
     ("aws", &["secret"]),
-    ("fetch", &["aws", "domain", "error", "secret"]),
     ("parse", &["domain", "secret"]),
+    ("fetch", &["aws", "domain", "error", "parse", "secret"]),
     (
         "worker",
         &[
-            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "store", "wake",
+            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "secret", "store", "wake",
         ],
     ),
     (
@@ -270,6 +270,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     for path in [
         "src/fetch/error.rs",
         "src/fetch/s3/error.rs",
+        "src/fetch/web/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",
         "src/store/lease/reap.rs",

@@ -19,6 +19,7 @@ mod tests;
 
 use std::{
     error::Error as StdError,
+    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -167,32 +168,62 @@ impl Egress {
     /// The resolver for an HTTP client that connects to `port`, or to any port when that is `None`;
     /// then entries that are limited to a port do not apply to host names.
     pub fn resolver(&self, port: Option<u16>) -> Arc<EgressResolver> {
+        self.resolver_over(port, Arc::new(SystemResolver))
+    }
+
+    /// As [`Egress::resolver`], with names resolved by `names` in place of the system's resolver.
+    pub fn resolver_over(&self, port: Option<u16>, names: Arc<dyn Resolve>) -> Arc<EgressResolver> {
         Arc::new(EgressResolver {
             egress: self.clone(),
             port,
+            names,
         })
     }
 }
 
-/// Resolves names by the system's resolver and hands out permitted addresses alone.
+/// Resolves names as the system does. Its errors are those of the system's resolver.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Addrs = Box::new(found.into_iter());
+            Ok(found)
+        })
+    }
+}
+
+/// Resolves names and hands out permitted addresses alone.
 ///
 /// The addresses it returns are the ones connected to, so a name that changes between a check and the
 /// connection gains nothing. A refused name fails with an [`EgressError`] that [`refusal`] finds.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct EgressResolver {
     egress: Egress,
     port: Option<u16>,
+    names: Arc<dyn Resolve>,
+}
+
+impl fmt::Debug for EgressResolver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("EgressResolver")
+            .field("egress", &self.egress)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl EgressResolver {
-    /// The permitted addresses of `host`, with port 0.
+    /// The permitted addresses of `name`, with port 0.
     ///
     /// # Errors
-    /// An [`EgressError`], or the [`std::io::Error`] of the system's resolver.
-    async fn lookup(self, host: String) -> Result<Addrs, Box<dyn StdError + Send + Sync>> {
-        let found = tokio::net::lookup_host((host.as_str(), 0))
-            .await?
-            .map(|address| address.ip());
+    /// An [`EgressError`], or that of the resolver of names.
+    async fn lookup(self, name: Name) -> Result<Addrs, Box<dyn StdError + Send + Sync>> {
+        let host = name.as_str().to_owned();
+        let found = self.names.resolve(name).await?.map(|address| address.ip());
         let permitted = self.egress.permit(&host, self.port, found)?;
         Ok(Box::new(
             permitted.into_iter().map(|address| SocketAddr::new(address, 0)),
@@ -202,7 +233,7 @@ impl EgressResolver {
 
 impl Resolve for EgressResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(self.clone().lookup(name.as_str().to_owned()))
+        Box::pin(self.clone().lookup(name))
     }
 }
 

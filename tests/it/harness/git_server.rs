@@ -203,6 +203,9 @@ pub struct Received {
     pub authorization: Option<String>,
 }
 
+/// Whether a request with this `Authorization` header and path is answered.
+type Access = Box<dyn Fn(Option<&str>, &str) -> bool + Send + Sync>;
+
 /// The running server. It ends when dropped.
 pub struct GitServer {
     address: SocketAddr,
@@ -213,7 +216,7 @@ pub struct GitServer {
 struct Shared {
     backend: PathBuf,
     root: PathBuf,
-    token: Option<String>,
+    access: Access,
     faults: Mutex<VecDeque<Fault>>,
     every: Mutex<Fault>,
     hides_version: AtomicBool,
@@ -229,6 +232,19 @@ impl GitServer {
 
     /// Serves the repositories below `root` to those who send `token`, as GitHub wants it.
     pub async fn start_with_token(root: &Path, token: Option<&str>) -> Self {
+        let expected =
+            token.map(|token| format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}"))));
+        let access = move |authorization: Option<&str>, _: &str| {
+            expected.is_none() || authorization == expected.as_deref()
+        };
+        Self::start_with_access(root, access).await
+    }
+
+    /// Serves the repositories below `root` to those whose `Authorization` header opens a path.
+    pub async fn start_with_access(
+        root: &Path,
+        access: impl Fn(Option<&str>, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
         let exec_path = String::from_utf8(git(root, ["--exec-path"], b"")).unwrap();
         let backend = Path::new(exec_path.trim()).join("git-http-backend");
         assert!(
@@ -238,7 +254,7 @@ impl GitServer {
         let shared = Arc::new(Shared {
             backend,
             root: root.to_owned(),
-            token: token.map(str::to_owned),
+            access: Box::new(access),
             faults: Mutex::default(),
             every: Mutex::new(Fault::None),
             hides_version: AtomicBool::new(false),
@@ -345,12 +361,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Fault::BreakAfter(bytes) => Some((bytes, true)),
     };
 
-    if let Some(token) = &shared.token {
-        let expected = format!("Basic {}", STANDARD.encode(format!("x-access-token:{token}")));
-        if authorization != Some(expected) {
-            let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
-            return (StatusCode::UNAUTHORIZED, challenge).into_response();
-        }
+    if !(shared.access)(authorization.as_deref(), &path) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Basic realm=\"git\"")];
+        return (StatusCode::UNAUTHORIZED, challenge).into_response();
     }
     run_backend(shared, request, body, limit).await
 }

@@ -10,6 +10,7 @@ pub mod event_stream;
 pub mod examples;
 pub mod gate;
 pub mod git_server;
+pub mod github;
 pub mod grpc_web;
 pub mod keys;
 pub mod nginx;
@@ -21,6 +22,7 @@ pub mod receiver;
 pub mod rest;
 pub mod scenario;
 pub mod service;
+pub mod site;
 pub mod stores;
 pub mod token_gate;
 

@@ -21,14 +21,11 @@ use super::{process::die_with_parent, service::project_file};
 /// A reverse proxy with one port for gRPC and one for REST. Every setting that is not given has nginx's
 /// default. Dropping it ends it.
 pub struct Nginx {
-    child: Child,
-    directory: TempDir,
     /// `http://` URL that speaks HTTP/2 without TLS and hands on by `grpc_pass`.
     pub grpc_url: String,
     /// `http://` URL that speaks HTTP/1.1 and hands on by `proxy_pass`.
     pub rest_url: String,
-    /// The process ends with the thread that waits for this to be dropped.
-    _owner: mpsc::Sender<()>,
+    _process: NginxProcess,
 }
 
 impl Nginx {
@@ -36,23 +33,43 @@ impl Nginx {
     /// port, as an operator would: `proxy_read_timeout 1h;` changes REST alone, `grpc_read_timeout 1h;`
     /// gRPC alone.
     pub fn start(upstream: &str, lines: &[&str]) -> Self {
+        let (grpc, rest) = (listener(), listener());
+        let configuration = configuration(upstream, lines, &address(&grpc), &address(&rest));
+        let process = NginxProcess::start(tempfile::tempdir().unwrap(), &configuration, &[&grpc, &rest]);
+        Self {
+            grpc_url: format!("http://{}", address(&grpc)),
+            rest_url: format!("http://{}", address(&rest)),
+            _process: process,
+        }
+    }
+}
+
+/// A running nginx. Dropping it ends it.
+pub struct NginxProcess {
+    child: Child,
+    directory: TempDir,
+    /// The process ends with the thread that waits for this to be dropped.
+    _owner: mpsc::Sender<()>,
+}
+
+impl NginxProcess {
+    /// Runs in `directory` with this configuration.
+    pub fn start(directory: TempDir, configuration: &str, listeners: &[&TcpListener]) -> Self {
         let program = project_file(".peers/nginx");
         assert!(
             program.exists(),
             "{} is missing; run `make peers`",
             program.display()
         );
-        // nginx takes these over as it does those of a process that it replaces, so nobody can take the ports
-        // in between, and a client that connects before it has started waits.
-        let (grpc, rest) = (listener(), listener());
-        let directory = tempfile::tempdir().unwrap();
-        let configuration = configuration(upstream, lines, &address(&grpc), &address(&rest));
         fs::write(directory.path().join("nginx.conf"), configuration).unwrap();
         check(&program, directory.path());
 
-        let sockets = [grpc.as_raw_fd(), rest.as_raw_fd()];
+        // nginx takes these over as it does those of a process that it replaces, so nobody can take the ports
+        // in between, and a client that connects before it has started waits.
+        let sockets: Vec<RawFd> = listeners.iter().map(|listener| listener.as_raw_fd()).collect();
+        let inherited: String = sockets.iter().map(|socket| format!("{socket};")).collect();
         let mut command = command(&program, directory.path());
-        command.env("NGINX", format!("{};{};", sockets[0], sockets[1]));
+        command.env("NGINX", inherited);
         command.stderr(File::create(directory.path().join("output")).unwrap());
         let (spawned_in, spawned) = mpsc::channel();
         let (owner, owned) = mpsc::channel::<()>();
@@ -67,14 +84,17 @@ impl Nginx {
         Self {
             child: spawned.recv().unwrap(),
             directory,
-            grpc_url: format!("http://{}", address(&grpc)),
-            rest_url: format!("http://{}", address(&rest)),
             _owner: owner,
         }
     }
+
+    /// Where it runs.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
 }
 
-impl Drop for Nginx {
+impl Drop for NginxProcess {
     fn drop(&mut self) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
         // SAFETY: the process is a child that has not been waited for, so its id is its own.
@@ -92,13 +112,15 @@ impl Drop for Nginx {
     }
 }
 
-fn listener() -> TcpListener {
+/// A free port of the loopback interface.
+pub fn listener() -> TcpListener {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.set_nonblocking(true).unwrap();
     listener
 }
 
-fn address(listener: &TcpListener) -> String {
+/// `host:port`.
+pub fn address(listener: &TcpListener) -> String {
     listener.local_addr().unwrap().to_string()
 }
 
@@ -115,13 +137,7 @@ fn configuration(upstream: &str, lines: &[&str], grpc: &str, rest: &str) -> Stri
         own.map(|line| format!("            {line}\n")).collect()
     };
     let (grpc_lines, proxy_lines) = (lines_of("grpc_"), lines_of("proxy_"));
-    // Run by root it would serve as another account, which cannot write into the directory.
-    // SAFETY: geteuid has no preconditions.
-    let user = if unsafe { libc::geteuid() } == 0 {
-        "user root;\n"
-    } else {
-        ""
-    };
+    let user = user_line();
     format!(
         "daemon off;
 worker_processes 1;
@@ -152,6 +168,16 @@ http {{
     )
 }
 
+/// Run by root it would serve as another account, which cannot write into the directory.
+pub fn user_line() -> &'static str {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } == 0 {
+        "user root;\n"
+    } else {
+        ""
+    }
+}
+
 fn command(program: &Path, directory: &Path) -> Command {
     let mut command = Command::new(program);
     command
@@ -175,12 +201,12 @@ fn check(program: &Path, directory: &Path) {
 }
 
 /// Leaves the descriptors open in the child.
-fn inherit(command: &mut Command, sockets: [RawFd; 2]) {
+fn inherit(command: &mut Command, sockets: Vec<RawFd>) {
     // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            for socket in sockets {
-                if libc::fcntl(socket, libc::F_SETFD, 0) != 0 {
+            for socket in &sockets {
+                if libc::fcntl(*socket, libc::F_SETFD, 0) != 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }
