@@ -7,11 +7,12 @@
 #   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
 #   .peers/chromium  a link to the browser that opens examples/web
 #   .peers/nginx     a link to the reverse proxy that the tests put before the service
+#   .peers/documents  books in PDF and EPUB, from a Debian package
 #   .peers/etcd      a link to the server that `make bench-watch` compares with
 #
 # Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser nginx etcd
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser nginx documents etcd
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -253,19 +254,29 @@ nginx() {
     "$peers/nginx" -v 2>/dev/null || apt_install "the libraries of nginx" libcrypt1 libpcre2-8-0 libssl3 zlib1g
 }
 
+# documents: Debian's policy as an e-book and the Filesystem Hierarchy Standard as a PDF.
+documents() {
+    if [ -s "$peers/documents/fhs.pdf" ] && [ -s "$peers/documents/policy.epub" ]; then
+        return
+    fi
+    unpack documents debian-policy usr/share/doc/debian-policy
+    gunzip --stdout "$peers/documents/fhs/fhs-3.0.pdf.gz" >"$peers/documents/fhs.pdf.new"
+    mv "$peers/documents/fhs.pdf.new" "$peers/documents/fhs.pdf"
+}
+
 # etcd: Debian's, so that the comparison is with the same release everywhere.
 etcd() {
     [ -x "$peers/etcd" ] || unpack etcd etcd-server usr/bin/etcd
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser, nginx, etcd"
+[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser, nginx, documents, etcd"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | model | postgres | node | browser | nginx | etcd) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser, nginx, etcd" ;;
+    tools | python | model | postgres | node | browser | nginx | documents | etcd) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser, nginx, documents, etcd" ;;
     esac
 done

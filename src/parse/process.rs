@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     fs::File,
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     time::timeout,
 };
@@ -32,6 +32,8 @@ const MAX_SAID_BYTES: usize = 4 * 1024;
 /// The allocator takes address space in pieces of this size, in KiB. Its own choice of a gigabyte would
 /// be most of the limit before anything is read.
 const ARENA_KIBIBYTES: &str = "65536";
+/// How much of a file is read at once: each read is a trip to another thread.
+const PIECE_BYTES: usize = 256 * 1024;
 /// How long a killed child may take to end.
 const END_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -149,7 +151,8 @@ async fn feed(mut input: ChildStdin, content: Content<'_>, length: u64) -> io::R
     match content {
         Content::Bytes(bytes) => input.write_all(bytes).await?,
         Content::File(file) => {
-            let written = tokio::io::copy(&mut file.take(length), &mut input).await?;
+            let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(length));
+            let written = tokio::io::copy_buf(&mut file, &mut input).await?;
             if written != length {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,

@@ -9,6 +9,8 @@ pub(super) fn to_markdown(html: &str) -> Result<(String, Option<String>), Failur
     let options = ConversionOptions {
         extract_metadata: false,
         skip_images: true,
+        compact_tables: true,
+        bullets: "-".to_owned(),
         ..ConversionOptions::default()
     };
     let result = convert(html, Some(options)).map_err(Failure::damaged)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    archive::Archive,
+    archive::{Archive, resolve},
     xml::{Piece, XmlReader, attribute},
 };
 use crate::parse::{
@@ -110,44 +110,6 @@ fn encrypted_parts(text: &str) -> Result<Vec<String>, Failure> {
     Ok(parts)
 }
 
-/// The path in the archive of `href`, which stands in the part `base`.
-fn resolve(base: &str, href: &str) -> String {
-    let href = href.split('#').next().unwrap_or_default();
-    let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let mut path: Vec<String> = Vec::new();
-    for segment in directory.split('/').chain(href.split('/')) {
-        match segment {
-            "" | "." => {}
-            ".." => {
-                path.pop();
-            }
-            segment => path.push(unescape(segment)),
-        }
-    }
-    path.join("/")
-}
-
-/// Resolves `%20` and the like.
-fn unescape(segment: &str) -> String {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after.get(..2).filter(|_| *first == b'%');
-        let escaped = escaped.and_then(|digits| hex::decode(digits).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -168,15 +130,5 @@ mod tests {
         let package = package(text).unwrap();
         assert_eq!(package.title.as_deref(), Some("A & B"));
         assert_eq!(package.pages, ["a.xhtml", "b.xhtml"]);
-    }
-
-    #[test]
-    fn a_path_is_relative_to_the_part_it_stands_in() {
-        assert_eq!(
-            resolve("OEBPS/content.opf", "text/a%20b.xhtml#x"),
-            "OEBPS/text/a b.xhtml"
-        );
-        assert_eq!(resolve("content.opf", "./a%zz.xhtml"), "a%zz.xhtml");
-        assert_eq!(resolve("a/b/c.opf", "../../../d.xhtml"), "d.xhtml");
     }
 }

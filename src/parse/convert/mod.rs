@@ -9,6 +9,8 @@ mod list_styles;
 mod office;
 mod open_document;
 mod pdf;
+mod running_lines;
+mod slides;
 mod text;
 mod xml;
 

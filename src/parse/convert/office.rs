@@ -1,17 +1,18 @@
 //! Microsoft's formats by `undoc`, told apart by their content: a `.doc` may well be a `.docx`.
 
+use std::borrow::Cow;
+
 use undoc::{
-    Document, Error, FormatType,
+    Block, Document, Error, FormatType, Paragraph, Table,
     doc::DocParser,
     docx::DocxParser,
     ppt::PptParser,
-    pptx::PptxParser,
     render::{RenderOptions, to_markdown},
     xls::XlsParser,
     xlsx::XlsxParser,
 };
 
-use super::list_styles::ListStyles;
+use super::{list_styles::ListStyles, slides};
 use crate::parse::answer::{Converted, Failure};
 
 /// Converts a document of Word, Excel or PowerPoint.
@@ -29,9 +30,49 @@ pub(super) fn convert(content: Vec<u8>) -> Result<Converted, Failure> {
         FormatType::Xls => XlsParser::from_bytes(content).and_then(|mut parser| parser.parse()),
         FormatType::Xlsx => XlsxParser::from_bytes(content).and_then(|mut parser| parser.parse()),
         FormatType::Ppt => PptParser::from_bytes(content).and_then(|mut parser| parser.parse()),
-        FormatType::Pptx => PptxParser::from_bytes(content).and_then(|mut parser| parser.parse()),
+        FormatType::Pptx => return slides::convert(&content),
     };
-    render(document.map_err(failure)?)
+    let mut document = document.map_err(failure)?;
+    if matches!(document.format, FormatType::Docx | FormatType::Xlsx) {
+        unescape(&mut document);
+    }
+    render(document)
+}
+
+/// `undoc` leaves the entities in what stands in attributes: links, and names of sheets.
+fn unescape(document: &mut Document) {
+    for section in &mut document.sections {
+        if let Some(name) = &mut section.name {
+            unescape_text(name);
+        }
+        for block in &mut section.content {
+            match block {
+                Block::Paragraph(paragraph) => unescape_links(paragraph),
+                Block::Table(table) => unescape_table(table),
+                Block::Note { content, .. } => content.iter_mut().for_each(unescape_links),
+                Block::PageBreak | Block::SectionBreak | Block::Image { .. } => {}
+            }
+        }
+    }
+}
+
+fn unescape_table(table: &mut Table) {
+    for cell in table.rows.iter_mut().flat_map(|row| &mut row.cells) {
+        cell.content.iter_mut().for_each(unescape_links);
+        cell.nested_tables.iter_mut().for_each(unescape_table);
+    }
+}
+
+fn unescape_links(paragraph: &mut Paragraph) {
+    for link in paragraph.runs.iter_mut().filter_map(|run| run.hyperlink.as_mut()) {
+        unescape_text(link);
+    }
+}
+
+fn unescape_text(text: &mut String) {
+    if let Ok(Cow::Owned(unescaped)) = quick_xml::escape::unescape(text) {
+        *text = unescaped;
+    }
 }
 
 /// Writes a document as Markdown, as all of ours look.

@@ -1,8 +1,9 @@
 //! PDF by `pdf-inspector`: headings by size of type, lists, tables by ruling and alignment, links. Lines
-//! that repeat over pages are dropped.
+//! that repeat over pages are dropped (`running_lines`).
 
 use pdf_inspector::{PdfError, PdfOptions, markdown::MarkdownOptions};
 
+use super::running_lines::drop_running_lines;
 use crate::parse::answer::{Converted, Failure};
 
 /// Converts a PDF of at most `max_pages`.
@@ -15,12 +16,13 @@ pub(super) fn convert(content: &[u8], max_pages: u32) -> Result<Converted, Failu
     let markdown = MarkdownOptions {
         // Lines under text are not emphasis worth a tag in the index.
         detect_underline: false,
+        include_page_numbers: true,
         ..MarkdownOptions::default()
     };
     let result = pdf_inspector::process_pdf_mem_with_options(content, PdfOptions::new().markdown(markdown))
         .map_err(failure)?;
     check_pages(result.page_count, max_pages)?;
-    let markdown = result.markdown.unwrap_or_default();
+    let markdown = drop_running_lines(&result.markdown.unwrap_or_default());
     if markdown.trim().is_empty() && !result.pages_needing_ocr.is_empty() {
         return Err(Failure::NoText(ranges(&result.pages_needing_ocr)));
     }

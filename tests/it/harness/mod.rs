@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod chroma;
+pub mod corpus;
 pub mod documented;
 pub mod dynamic;
 pub mod event_stream;

@@ -28,7 +28,7 @@ use super::{models_directory, process::die_with_parent};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The binary that was built with the tests; `CHROMA_SYNC_TEST_BINARY` names another one.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("CHROMA_SYNC_TEST_BINARY")
         .map_or_else(|| env!("CARGO_BIN_EXE_chroma-sync").into(), PathBuf::from)
 }
