@@ -1,6 +1,6 @@
 //! Puts the parts together as configured and runs them until they drain.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -11,10 +11,12 @@ use crate::{
         App, AppParts, Authenticator,
         watch::{WatchHub, WatchOptions},
     },
+    auto_sync::{self, Queue, QueueError, QueueOptions},
+    aws::AwsCredentials,
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions, s3::S3Options},
     index::{ChromaClient, ChromaOptions, IndexError},
     parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
     relay,
@@ -59,6 +61,9 @@ pub enum ServiceError {
     /// The provider of descriptions of pictures.
     #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
     Describe(#[from] DescribeError),
+    /// The queue of events.
+    #[error("the queue of events (sqs.queue_url) cannot be used")]
+    Queue(#[from] QueueError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -157,6 +162,7 @@ pub struct Service {
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
     webhooks: Option<JoinHandle<()>>,
+    auto_sync: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
     relay: JoinHandle<()>,
 }
@@ -192,6 +198,20 @@ pub async fn start(
             changes: changes.clone(),
         };
         tokio::spawn(webhook::run(environment, webhook_options(&config), drain.clone()))
+    });
+    let queue = queue(&config).filter(|_| roles.worker);
+    let auto_sync = queue.map(Queue::new).transpose()?.map(|queue| {
+        let environment = auto_sync::Environment {
+            store: store.clone(),
+            sealing_key: sealing_key.clone(),
+            s3: s3_options(&config, egress.clone()),
+            work: work.clone(),
+            changes: changes.clone(),
+            counts: Arc::default(),
+            delete_removed_objects: config.sqs.delete_removed_objects,
+            drain: Duration::from_secs(config.server.drain_seconds),
+        };
+        tokio::spawn(auto_sync::run(environment, queue, drain.clone()))
     });
     let worker = if roles.worker {
         let environment = Environment {
@@ -245,6 +265,7 @@ pub async fn start(
         server,
         worker,
         webhooks,
+        auto_sync,
         hub,
         relay,
     })
@@ -261,6 +282,7 @@ impl Service {
             server,
             worker,
             webhooks,
+            auto_sync,
             hub,
             relay,
         } = self;
@@ -276,6 +298,9 @@ impl Service {
         }
         if let Some(webhooks) = webhooks {
             webhooks.await?;
+        }
+        if let Some(auto_sync) = auto_sync {
+            auto_sync.await?;
         }
         if let Some(hub) = hub {
             hub.abort();
@@ -326,11 +351,46 @@ pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
     key.with_previous(&encryption.previous_keys)
 }
 
-fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
-    let directory = match config.worker.directory.as_os_str().is_empty() {
+/// Where what is fetched lies until it is indexed.
+fn scratch_directory(config: &Config) -> PathBuf {
+    match config.worker.directory.as_os_str().is_empty() {
         true => std::env::temp_dir().join("chroma-sync"),
-        false => PathBuf::from(&config.worker.directory),
-    };
+        false => config.worker.directory.clone(),
+    }
+}
+
+fn s3_options(config: &Config, egress: Egress) -> S3Options {
+    let s3 = &config.s3;
+    let mut options = S3Options::new(scratch_directory(config));
+    options.endpoint_url = s3.endpoint();
+    options.path_style = s3.path_style;
+    options.max_object_bytes = s3.max_object_bytes;
+    options.connect_timeout = Duration::from_secs(s3.connect_timeout_seconds);
+    options.idle_timeout = Duration::from_secs(s3.idle_timeout_seconds);
+    options.egress = egress;
+    options
+}
+
+/// The queue to read, where one is configured.
+fn queue(config: &Config) -> Option<QueueOptions> {
+    let sqs = &config.sqs;
+    Some(QueueOptions {
+        queue_url: sqs.queue()?,
+        endpoint_url: sqs.endpoint(),
+        region: sqs.queue_region()?,
+        credentials: AwsCredentials {
+            access_key_id: sqs.access_key_id.clone(),
+            secret_access_key: sqs.secret_access_key.clone(),
+            session_token: sqs.session_token.non_empty().map(|_| sqs.session_token.clone()),
+        },
+        wait: sqs.wait(),
+        visibility_timeout: sqs.visibility_timeout(),
+        max_messages: sqs.max_messages,
+    })
+}
+
+fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
+    let directory = scratch_directory(config);
     let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
     options.token = config
         .github

@@ -53,11 +53,19 @@ impl Moto {
     /// Starts a server that has nothing.
     pub async fn start() -> Self {
         let program = project_file(".peers/moto/bin/moto_server");
-        assert!(program.exists(), "{} is missing; run `make peers`", program.display());
+        assert!(
+            program.exists(),
+            "{} is missing; run `make peers`",
+            program.display()
+        );
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         // Another program may take the free port before the server does.
         for _ in 0..5 {
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port();
             let (owner, owned) = mpsc::channel::<()>();
             let mut command = Command::new(&program);
             let log = tempfile::tempfile().unwrap();
@@ -73,7 +81,8 @@ impl Moto {
                 die_with_parent(&mut command, libc::SIGKILL);
                 let mut child = command.spawn().unwrap();
                 started.send(()).ok();
-                while owned.recv_timeout(Duration::from_millis(50)) == Err(mpsc::RecvTimeoutError::Timeout) {}
+                // Ends with an error when the owner is dropped.
+                owned.recv().ok();
                 child.kill().ok();
                 child.wait().ok();
             });
@@ -96,7 +105,13 @@ impl Moto {
         loop {
             pause.tick().await;
             let url = self.url.join("/moto-api/data.json").unwrap();
-            if self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            if self
+                .http
+                .get(url)
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
                 return true;
             }
             let mut text = String::new();
@@ -105,7 +120,10 @@ impl Moto {
             if text.contains("Address already in use") {
                 return false;
             }
-            assert!(Instant::now() < deadline, "moto_server did not get ready:\n{text}");
+            assert!(
+                Instant::now() < deadline,
+                "moto_server did not get ready:\n{text}"
+            );
         }
     }
 
@@ -159,7 +177,13 @@ impl Moto {
 
     /// Removes an object.
     pub async fn delete(&self, bucket: &str, encoded_key: &str) {
-        self.s3(Method::DELETE, &format!("/{bucket}/{encoded_key}"), &[], Vec::new()).await;
+        self.s3(
+            Method::DELETE,
+            &format!("/{bucket}/{encoded_key}"),
+            &[],
+            Vec::new(),
+        )
+        .await;
     }
 
     /// Has requests checked from now on as AWS does.
@@ -184,7 +208,9 @@ impl Moto {
         ] {
             self.iam(&form).await;
         }
-        let answer = self.iam(&[("Action", "CreateAccessKey"), ("UserName", name)]).await;
+        let answer = self
+            .iam(&[("Action", "CreateAccessKey"), ("UserName", name)])
+            .await;
         let part = |tag: &str| {
             let (_, rest) = answer.split_once(&format!("<{tag}>")).unwrap();
             rest.split_once('<').unwrap().0.to_owned()
@@ -193,7 +219,9 @@ impl Moto {
     }
 
     async fn iam(&self, form: &[(&str, &str)]) -> String {
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let body = url::form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(form)
+            .finish();
         let answer = self
             .http
             .post(self.url.clone())
@@ -220,7 +248,9 @@ impl Moto {
             ("content-type", "application/x-amz-json-1.0"),
         ];
         let body = question.to_string().into_bytes();
-        let (status, answer) = self.call(AwsService::Sqs, Method::POST, "/", &headers, body).await;
+        let (status, answer) = self
+            .call(AwsService::Sqs, Method::POST, "/", &headers, body)
+            .await;
         assert!(status.is_success(), "{operation}: {status} {answer}");
         serde_json::from_str(&answer).unwrap_or(Value::Null)
     }
@@ -246,9 +276,8 @@ impl Moto {
     pub async fn queue_length(&self, queue: &Url) -> (u64, u64) {
         let question = json!({"QueueUrl": queue.as_str(), "AttributeNames": ["All"]});
         let attributes = self.sqs("GetQueueAttributes", &question).await;
-        let number = |name: &str| -> u64 {
-            attributes["Attributes"][name].as_str().unwrap().parse().unwrap()
-        };
+        let number =
+            |name: &str| -> u64 { attributes["Attributes"][name].as_str().unwrap().parse().unwrap() };
         (
             number("ApproximateNumberOfMessages"),
             number("ApproximateNumberOfMessagesNotVisible"),
@@ -264,6 +293,12 @@ impl Moto {
              <Event>s3:ObjectCreated:*</Event><Event>s3:ObjectRemoved:*</Event>\
              </QueueConfiguration></NotificationConfiguration>"
         );
-        self.s3(Method::PUT, &format!("/{bucket}?notification"), &[], body.into_bytes()).await;
+        self.s3(
+            Method::PUT,
+            &format!("/{bucket}?notification"),
+            &[],
+            body.into_bytes(),
+        )
+        .await;
     }
 }
