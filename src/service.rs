@@ -1,6 +1,8 @@
 //! Puts the parts together as configured and runs them until they drain.
 
-use std::{num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+mod sources;
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -11,14 +13,13 @@ use crate::{
         App, AppParts, Authenticator,
         watch::{WatchHub, WatchOptions},
     },
-    auto_sync::{self, Queue, QueueError, QueueOptions},
-    aws::AwsCredentials,
+    auto_sync::{self, Queue, QueueError},
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions, s3::S3Options},
+    fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError},
-    parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
+    parse::DescribeError,
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -27,6 +28,8 @@ use crate::{
     webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
+
+pub use self::sources::parser;
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -122,39 +125,6 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     )
 }
 
-/// Makes the converter of documents as configured.
-///
-/// # Errors
-/// See [`ImageDescriber::new`].
-pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
-    let parse = &config.parse;
-    let descriptions = &parse.image_descriptions;
-    let describer = descriptions.base().map(|url| {
-        ImageDescriber::new(ImageDescriberOptions {
-            url,
-            model: descriptions.model.clone(),
-            api_key: descriptions
-                .api_key
-                .non_empty()
-                .map(|_| descriptions.api_key.clone()),
-            prompt: descriptions.prompt.clone(),
-            timeout: Duration::from_secs(descriptions.timeout_seconds),
-            max_bytes: descriptions.max_bytes,
-            concurrency: descriptions.concurrency,
-        })
-    });
-    let options = ParserOptions {
-        program: None,
-        max_memory_bytes: parse.max_memory_bytes,
-        max_cpu: Duration::from_secs(parse.max_cpu_seconds),
-        timeout: Duration::from_secs(parse.timeout_seconds),
-        max_output_bytes: parse.max_output_bytes,
-        max_pages: parse.max_pages,
-        concurrency: parse.concurrency,
-    };
-    Ok(Parser::new(options, describer.transpose()?))
-}
-
 /// A service that runs.
 #[derive(Debug)]
 pub struct Service {
@@ -199,12 +169,12 @@ pub async fn start(
         };
         tokio::spawn(webhook::run(environment, webhook_options(&config), drain.clone()))
     });
-    let queue = queue(&config).filter(|_| roles.worker);
+    let queue = sources::queue_options(&config).filter(|_| roles.worker);
     let auto_sync = queue.map(Queue::new).transpose()?.map(|queue| {
         let environment = auto_sync::Environment {
             store: store.clone(),
             sealing_key: sealing_key.clone(),
-            s3: s3_options(&config, egress.clone()),
+            s3: sources::s3_options(&config, egress.clone()),
             work: work.clone(),
             changes: changes.clone(),
             counts: Arc::default(),
@@ -219,8 +189,11 @@ pub async fn start(
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
-            github: github_options(&config, egress.clone())?,
-            github_apps: github_apps(&config, egress.clone())?,
+            github: sources::github_options(&config, egress.clone())?,
+            github_apps: sources::github_apps(&config, egress.clone())?,
+            s3: sources::s3_options(&config, egress.clone()),
+            web: sources::crawl_options(&config, egress.clone()),
+            parser: sources::parser(&config)?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -349,66 +322,6 @@ pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
         (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
     };
     key.with_previous(&encryption.previous_keys)
-}
-
-/// Where what is fetched lies until it is indexed.
-fn scratch_directory(config: &Config) -> PathBuf {
-    match config.worker.directory.as_os_str().is_empty() {
-        true => std::env::temp_dir().join("chroma-sync"),
-        false => config.worker.directory.clone(),
-    }
-}
-
-fn s3_options(config: &Config, egress: Egress) -> S3Options {
-    let s3 = &config.s3;
-    let mut options = S3Options::new(scratch_directory(config));
-    options.endpoint_url = s3.endpoint();
-    options.path_style = s3.path_style;
-    options.max_object_bytes = s3.max_object_bytes;
-    options.connect_timeout = Duration::from_secs(s3.connect_timeout_seconds);
-    options.idle_timeout = Duration::from_secs(s3.idle_timeout_seconds);
-    options.egress = egress;
-    options
-}
-
-/// The queue to read, where one is configured.
-fn queue(config: &Config) -> Option<QueueOptions> {
-    let sqs = &config.sqs;
-    Some(QueueOptions {
-        queue_url: sqs.queue()?,
-        endpoint_url: sqs.endpoint(),
-        region: sqs.queue_region()?,
-        credentials: AwsCredentials {
-            access_key_id: sqs.access_key_id.clone(),
-            secret_access_key: sqs.secret_access_key.clone(),
-            session_token: sqs.session_token.non_empty().map(|_| sqs.session_token.clone()),
-        },
-        wait: sqs.wait(),
-        visibility_timeout: sqs.visibility_timeout(),
-        max_messages: sqs.max_messages,
-    })
-}
-
-fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
-    let directory = scratch_directory(config);
-    let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
-    options.token = config
-        .github
-        .token
-        .non_empty()
-        .map(|_| config.github.token.clone());
-    options.max_file_bytes = config.github.max_file_bytes;
-    options.max_repository_bytes = config.github.max_repository_bytes;
-    options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
-    options.egress = egress;
-    crate::fetch::remove_stale(&options.directory)?;
-    Ok(options)
-}
-
-fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
-    let mut options = GithubAppOptions::new(config.github.api_url.clone());
-    options.egress = egress;
-    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

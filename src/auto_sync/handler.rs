@@ -200,7 +200,7 @@ impl Environment {
                 return Err(unusable(MetadataFileError::TooLarge));
             }
         }
-        let loaded = match bucket.load_object(key.as_str(), &entry.version_key).await {
+        let loaded = match bucket.load(key.as_str(), &entry.version_key).await {
             Ok(loaded) => loaded,
             Err(S3Error::ObjectNotFound { .. }) => return Ok(None),
             Err(error) => return Err(unreachable(error)),

@@ -22,7 +22,9 @@ use crate::domain::{
     ids::SourceId,
     names::{DatabaseName, TenantName},
     page::{Page, PageRequest},
-    source::{GithubSource, NewSource, RepositoryName, Source, SourceFilter, SourceSettings},
+    source::{
+        GithubSource, NewSource, RepositoryName, S3Credential, S3Source, Source, SourceFilter, SourceSettings,
+    },
     time::Timestamp,
     webhook::{Webhook, WebhookUrl},
 };
@@ -75,6 +77,7 @@ impl Store {
             source_type: Set(new.settings.source_type().as_str().to_owned()),
             github_repository: Set(github_repository),
             github_app_id: Set(github_app_id),
+            aws_credential_id: Set(aws_credential_column(&new.settings)),
             settings: Set(encode("sources.settings", &StoredSettings::of(&new.settings)?)?),
             embedding: Set(encode("sources.embedding", &new.embedding)?),
             chunking: Set(encode("sources.chunking", &new.chunking)?),
@@ -181,6 +184,20 @@ pub(super) fn github_columns(settings: &SourceSettings) -> (Option<String>, Opti
             (Some(repository_column(repository)), app_id)
         }
         SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => (None, None),
+    }
+}
+
+/// Which stored credential reads the source.
+fn aws_credential_column(settings: &SourceSettings) -> Option<i32> {
+    match settings {
+        SourceSettings::S3(S3Source {
+            credential: S3Credential::Stored(id),
+            ..
+        }) => Some(id.number()),
+        SourceSettings::S3(_)
+        | SourceSettings::Github(_)
+        | SourceSettings::WebScrape(_)
+        | SourceSettings::FileUpload => None,
     }
 }
 

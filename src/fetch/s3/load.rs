@@ -35,7 +35,7 @@ impl S3Bucket {
     ///
     /// # Errors
     /// See [`S3Error`]; [`S3Error::ObjectChanged`] where the object has another version by now.
-    pub async fn load_object(&self, key: &str, version_key: &str) -> Result<LoadedDocument, S3Error> {
+    pub async fn load(&self, key: &str, version_key: &str) -> Result<LoadedDocument, S3Error> {
         let url = self.client.object_url(key)?;
         let condition = HeaderValue::from_str(&format!("\"{version_key}\"")).map_err(internal)?;
         let response = self

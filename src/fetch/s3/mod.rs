@@ -9,7 +9,6 @@
 mod address;
 mod answer;
 mod client;
-mod documents;
 mod error;
 mod load;
 
@@ -229,6 +228,7 @@ impl S3Bucket {
             version_key: etag,
             size_bytes: Some(size),
             decision,
+            memo: None,
         }
     }
 }

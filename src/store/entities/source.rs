@@ -15,6 +15,7 @@ pub struct Model {
     /// in `settings`.
     pub github_repository: Option<String>,
     pub github_app_id: Option<String>,
+    pub aws_credential_id: Option<i32>,
     #[sea_orm(column_type = "JsonBinary")]
     pub settings: Json,
     #[sea_orm(column_type = "JsonBinary")]

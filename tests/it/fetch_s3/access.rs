@@ -45,7 +45,7 @@ async fn access_keys_do_what_their_policies_allow_and_refusals_say_what_is_missi
     let bucket = open(&options, "docs", lister);
     let version = bucket.list(None).await.unwrap()[0].version_key.clone();
     let head = bucket.head(&key("a b+ü.md")).await.unwrap_err();
-    let load = bucket.load_object("a b+ü.md", &version).await.unwrap_err();
+    let load = bucket.load("a b+ü.md", &version).await.unwrap_err();
     for denied in [head, load] {
         assert_eq!(
             denied.to_string(),

@@ -123,7 +123,7 @@ async fn a_server_that_falls_silent_or_breaks_off_is_worth_another_try() {
     let directory = tempfile::tempdir().unwrap();
     let half = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\netag: \"e\"\r\nconnection: close\r\n\r\nfive!";
     let (url, _told) = server(vec![half.to_owned()]).await;
-    let broken = bucket(&url, &directory).load_object("a", "e").await.unwrap_err();
+    let broken = bucket(&url, &directory).load("a", "e").await.unwrap_err();
     assert_eq!(
         broken.to_string(),
         "cannot read bucket docs: the connection to 127.0.0.1 broke"
@@ -144,7 +144,7 @@ async fn a_body_that_goes_on_beyond_the_limit_is_cut_off() {
     let mut options = options(&url, &directory);
     options.max_object_bytes = 10;
     let bucket = open(&options, "docs", any_credentials());
-    let error = bucket.load_object("a", "e").await.unwrap_err();
+    let error = bucket.load("a", "e").await.unwrap_err();
     assert!(
         matches!(error, S3Error::ObjectTooLarge { limit: 10, .. }),
         "{error:?}"

@@ -52,7 +52,7 @@ fn keys(entries: &[Entry]) -> Vec<&str> {
 
 async fn bytes(bucket: &S3Bucket, entry: &Entry) -> Vec<u8> {
     let loaded = bucket
-        .load_object(&entry.document_key, &entry.version_key)
+        .load(&entry.document_key, &entry.version_key)
         .await
         .unwrap();
     loaded.content.into_bytes().unwrap()
@@ -157,13 +157,13 @@ async fn a_small_object_is_loaded_into_memory_and_a_large_one_into_a_file() {
     assert_eq!(keys(&entries), ["a.pdf", "b.bin", "empty"]);
 
     let small = bucket
-        .load_object("a.pdf", &entries[0].version_key)
+        .load("a.pdf", &entries[0].version_key)
         .await
         .unwrap();
     assert_eq!(small.media_type.as_deref(), Some("application/pdf"));
     assert!(matches!(small.content, Content::Memory(bytes) if bytes == b"small"));
     let loaded = bucket
-        .load_object("b.bin", &entries[1].version_key)
+        .load("b.bin", &entries[1].version_key)
         .await
         .unwrap();
     assert_eq!(loaded.media_type, None);
@@ -199,7 +199,7 @@ async fn an_object_beyond_the_limit_is_left_out_before_it_is_read() {
     assert_eq!(bucket.head(&key("large")).await.unwrap(), entries[1]);
     assert_eq!(bytes(&bucket, &entries[0]).await.len(), 1_000);
     let error = bucket
-        .load_object("large", &entries[1].version_key)
+        .load("large", &entries[1].version_key)
         .await
         .unwrap_err();
     assert_eq!(
@@ -216,7 +216,7 @@ async fn an_object_that_was_replaced_since_its_listing_is_not_loaded() {
     let bucket = open(&options(&moto.url, &directory), "docs", any_credentials());
     let listed = bucket.head(&key("a")).await.unwrap();
     moto.put("docs", "a", "two").await;
-    let error = bucket.load_object("a", &listed.version_key).await.unwrap_err();
+    let error = bucket.load("a", &listed.version_key).await.unwrap_err();
     assert!(matches!(error, S3Error::ObjectChanged { .. }), "{error:?}");
     assert!(error.is_transient());
     let listed = bucket.head(&key("a")).await.unwrap();
@@ -240,7 +240,7 @@ async fn what_is_missing_is_named() {
             "OBJECT_NOT_FOUND",
         ),
         (
-            docs.load_object("a", "e").await.unwrap_err(),
+            docs.load("a", "e").await.unwrap_err(),
             missing_object,
             "OBJECT_NOT_FOUND",
         ),
@@ -270,7 +270,7 @@ async fn an_archived_object_says_how_it_can_be_read() {
     let bucket = open(&options(&moto.url, &directory), "docs", any_credentials());
     let listed = bucket.list(None).await.unwrap();
     let error = bucket
-        .load_object("old", &listed[0].version_key)
+        .load("old", &listed[0].version_key)
         .await
         .unwrap_err();
     assert_eq!(
