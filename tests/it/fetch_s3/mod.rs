@@ -156,16 +156,10 @@ async fn a_small_object_is_loaded_into_memory_and_a_large_one_into_a_file() {
     let entries = bucket.list(None).await.unwrap();
     assert_eq!(keys(&entries), ["a.pdf", "b.bin", "empty"]);
 
-    let small = bucket
-        .load("a.pdf", &entries[0].version_key)
-        .await
-        .unwrap();
+    let small = bucket.load("a.pdf", &entries[0].version_key).await.unwrap();
     assert_eq!(small.media_type.as_deref(), Some("application/pdf"));
     assert!(matches!(small.content, Content::Memory(bytes) if bytes == b"small"));
-    let loaded = bucket
-        .load("b.bin", &entries[1].version_key)
-        .await
-        .unwrap();
+    let loaded = bucket.load("b.bin", &entries[1].version_key).await.unwrap();
     assert_eq!(loaded.media_type, None);
     let Content::File(file) = loaded.content else {
         panic!("{} bytes are in memory", large.len());
@@ -198,10 +192,7 @@ async fn an_object_beyond_the_limit_is_left_out_before_it_is_read() {
     assert_eq!(decisions, [&Listed::Load, &Listed::Skip(SkipRule::TooLarge)]);
     assert_eq!(bucket.head(&key("large")).await.unwrap(), entries[1]);
     assert_eq!(bytes(&bucket, &entries[0]).await.len(), 1_000);
-    let error = bucket
-        .load("large", &entries[1].version_key)
-        .await
-        .unwrap_err();
+    let error = bucket.load("large", &entries[1].version_key).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "object \"large\" has more than 1000 bytes (s3.max_object_bytes)"
@@ -269,10 +260,7 @@ async fn an_archived_object_says_how_it_can_be_read() {
         .await;
     let bucket = open(&options(&moto.url, &directory), "docs", any_credentials());
     let listed = bucket.list(None).await.unwrap();
-    let error = bucket
-        .load("old", &listed[0].version_key)
-        .await
-        .unwrap_err();
+    let error = bucket.load("old", &listed[0].version_key).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "object \"old\" of bucket docs is archived; restore it (aws s3api restore-object), then sync it again"
