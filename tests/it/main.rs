@@ -12,6 +12,7 @@ mod crash;
 mod credentials;
 mod documentation;
 mod fetch_github;
+mod github_api;
 mod github_app;
 mod grpc;
 mod grpc_errors;
