@@ -14,6 +14,7 @@ mod credentials;
 mod documentation;
 mod fetch_github;
 mod fetch_s3;
+mod github_api;
 mod github_app;
 mod grpc;
 mod grpc_errors;
