@@ -1,6 +1,8 @@
 //! Puts the parts together as configured and runs them until they drain.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+mod sources;
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -11,12 +13,13 @@ use crate::{
         App, AppParts, Authenticator,
         watch::{WatchHub, WatchOptions},
     },
+    auto_sync::{self, Queue, QueueError},
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
-    fetch::{AllowListError, Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions},
+    fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError},
-    parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
+    parse::DescribeError,
     relay,
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
@@ -25,6 +28,8 @@ use crate::{
     webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
+
+pub use self::sources::parser;
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -59,6 +64,9 @@ pub enum ServiceError {
     /// The provider of descriptions of pictures.
     #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
     Describe(#[from] DescribeError),
+    /// The queue of events.
+    #[error("the queue of events (sqs.queue_url) cannot be used")]
+    Queue(#[from] QueueError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -117,39 +125,6 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     )
 }
 
-/// Makes the converter of documents as configured.
-///
-/// # Errors
-/// See [`ImageDescriber::new`].
-pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
-    let parse = &config.parse;
-    let descriptions = &parse.image_descriptions;
-    let describer = descriptions.base().map(|url| {
-        ImageDescriber::new(ImageDescriberOptions {
-            url,
-            model: descriptions.model.clone(),
-            api_key: descriptions
-                .api_key
-                .non_empty()
-                .map(|_| descriptions.api_key.clone()),
-            prompt: descriptions.prompt.clone(),
-            timeout: Duration::from_secs(descriptions.timeout_seconds),
-            max_bytes: descriptions.max_bytes,
-            concurrency: descriptions.concurrency,
-        })
-    });
-    let options = ParserOptions {
-        program: None,
-        max_memory_bytes: parse.max_memory_bytes,
-        max_cpu: Duration::from_secs(parse.max_cpu_seconds),
-        timeout: Duration::from_secs(parse.timeout_seconds),
-        max_output_bytes: parse.max_output_bytes,
-        max_pages: parse.max_pages,
-        concurrency: parse.concurrency,
-    };
-    Ok(Parser::new(options, describer.transpose()?))
-}
-
 /// A service that runs.
 #[derive(Debug)]
 pub struct Service {
@@ -157,6 +132,7 @@ pub struct Service {
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
     webhooks: Option<JoinHandle<()>>,
+    auto_sync: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
     relay: JoinHandle<()>,
 }
@@ -193,14 +169,31 @@ pub async fn start(
         };
         tokio::spawn(webhook::run(environment, webhook_options(&config), drain.clone()))
     });
+    let queue = sources::queue_options(&config).filter(|_| roles.worker);
+    let auto_sync = queue.map(Queue::new).transpose()?.map(|queue| {
+        let environment = auto_sync::Environment {
+            store: store.clone(),
+            sealing_key: sealing_key.clone(),
+            s3: sources::s3_options(&config, egress.clone()),
+            work: work.clone(),
+            changes: changes.clone(),
+            counts: Arc::default(),
+            delete_removed_objects: config.sqs.delete_removed_objects,
+            drain: Duration::from_secs(config.server.drain_seconds),
+        };
+        tokio::spawn(auto_sync::run(environment, queue, drain.clone()))
+    });
     let worker = if roles.worker {
         let environment = Environment {
             store: store.clone(),
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
-            github: github_options(&config, egress.clone())?,
-            github_apps: github_apps(&config, egress.clone())?,
+            github: sources::github_options(&config, egress.clone())?,
+            github_apps: sources::github_apps(&config, egress.clone())?,
+            s3: sources::s3_options(&config, egress.clone()),
+            web: sources::crawl_options(&config, egress.clone()),
+            parser: sources::parser(&config)?,
             work: work.clone(),
             changes: changes.clone(),
         };
@@ -245,6 +238,7 @@ pub async fn start(
         server,
         worker,
         webhooks,
+        auto_sync,
         hub,
         relay,
     })
@@ -261,6 +255,7 @@ impl Service {
             server,
             worker,
             webhooks,
+            auto_sync,
             hub,
             relay,
         } = self;
@@ -276,6 +271,9 @@ impl Service {
         }
         if let Some(webhooks) = webhooks {
             webhooks.await?;
+        }
+        if let Some(auto_sync) = auto_sync {
+            auto_sync.await?;
         }
         if let Some(hub) = hub {
             hub.abort();
@@ -324,31 +322,6 @@ pub fn sealing_key(config: &Config) -> Result<SealingKey, SealError> {
         (AuthMode::Keys | AuthMode::None, None) => SealingKey::from_file_when_needed(&encryption.key_file),
     };
     key.with_previous(&encryption.previous_keys)
-}
-
-fn github_options(config: &Config, egress: Egress) -> Result<GithubOptions, ServiceError> {
-    let directory = match config.worker.directory.as_os_str().is_empty() {
-        true => std::env::temp_dir().join("chroma-sync"),
-        false => PathBuf::from(&config.worker.directory),
-    };
-    let mut options = GithubOptions::new(config.github.git_url.clone(), directory);
-    options.token = config
-        .github
-        .token
-        .non_empty()
-        .map(|_| config.github.token.clone());
-    options.max_file_bytes = config.github.max_file_bytes;
-    options.max_repository_bytes = config.github.max_repository_bytes;
-    options.timeout = Duration::from_secs(config.github.fetch_timeout_seconds);
-    options.egress = egress;
-    crate::fetch::remove_stale(&options.directory)?;
-    Ok(options)
-}
-
-fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps, FetchError> {
-    let mut options = GithubAppOptions::new(config.github.api_url.clone());
-    options.egress = egress;
-    GithubApps::new(options)
 }
 
 fn worker_options(config: &Config) -> WorkerOptions {

@@ -14,7 +14,7 @@ use crate::{
             aws_sealing_context, github_sealing_context,
         },
         names::TenantName,
-        page::{Page, PageRequest},
+        page::{MAX_PAGE_SIZE, Order, Page, PageRequest},
         source::GithubAppId,
     },
     error::{Error, Reason, Result},
@@ -170,6 +170,49 @@ impl App {
             Some(_) => Ok(()),
             None => Err(github_app_not_found(app_id)),
         }
+    }
+
+    /// # Errors
+    /// AWS_CREDENTIAL_NOT_FOUND.
+    pub(super) async fn require_aws_credential(&self, auth: &Auth, id: AwsCredentialId) -> Result<()> {
+        match self.0.store.find_aws_credential(auth.tenant(), id).await? {
+            Some(_) => Ok(()),
+            None => Err(aws_credential_not_found(id)),
+        }
+    }
+
+    /// The credential of the tenant with these keys, which is made where there is none: sources that are
+    /// created alike name the same one.
+    pub(super) async fn keep_aws_keys(&self, auth: &Auth, keys: AwsKeys) -> Result<AwsCredentialId> {
+        let (store, tenant) = (&self.0.store, auth.tenant());
+        let context = aws_sealing_context(tenant, &keys.access_key_id);
+        let mut page = PageRequest {
+            size: MAX_PAGE_SIZE,
+            skip: 0,
+            after: None,
+            order: Order::Ascending,
+        };
+        loop {
+            let Page { items, next } = store.list_aws_credentials(tenant, &page).await?;
+            for same in items
+                .iter()
+                .filter(|credential| credential.access_key_id == keys.access_key_id)
+            {
+                let found = store.find_aws_credential(tenant, same.id).await?;
+                if let Some((credential, sealed)) = found
+                    && self
+                        .require_same(&context, &sealed, &keys.secret_access_key)
+                        .is_ok()
+                {
+                    return Ok(credential.id);
+                }
+            }
+            match next {
+                Some(next) => page.after = Some(next),
+                None => break,
+            }
+        }
+        Ok(self.store_aws_keys(tenant, None, keys, None).await?.id)
     }
 
     fn sealed(&self, context: &str, secret: &Secret) -> Result<Sealed> {

@@ -7,7 +7,7 @@ use crate::{
     domain::{
         ids::SourceId,
         page::{Page, PageRequest},
-        source::{NewSource, Source, SourceFilter, SourceSettings},
+        source::{NewSource, S3Credential, S3Source, Source, SourceFilter, SourceSettings},
     },
     error::{Error, Reason, Result},
     store::CreateSource,
@@ -18,8 +18,8 @@ impl App {
     /// source it made then. The signing secret that is made for a webhook is in the first answer alone.
     ///
     /// # Errors
-    /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND, SOURCE_EXISTS,
-    /// REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the webhook's URL is not
+    /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND,
+    /// AWS_CREDENTIAL_NOT_FOUND, SOURCE_EXISTS, REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the webhook's URL is not
     /// allowed.
     pub async fn create_source(
         &self,
@@ -32,6 +32,7 @@ impl App {
         self.require_credential(auth, &source.settings).await?;
         let made_secret = self.prepare_webhook(auth, source.webhook.as_mut())?;
         self.require_database_exists(auth, &source.database).await?;
+        self.keep_given_keys(auth, &mut source.settings).await?;
         match self
             .0
             .store
@@ -98,17 +99,31 @@ impl App {
         }
     }
 
+    /// Stores an access key that came with the request, unless the tenant has stored it before.
+    async fn keep_given_keys(&self, auth: &Auth, settings: &mut SourceSettings) -> Result<()> {
+        if let SourceSettings::S3(S3Source { credential, .. }) = settings
+            && let S3Credential::Given(keys) = credential
+        {
+            *credential = S3Credential::Stored(self.keep_aws_keys(auth, keys.clone()).await?);
+        }
+        Ok(())
+    }
+
     /// What gives access to the source must be known to the server.
     ///
     /// # Errors
-    /// GITHUB_APP_NOT_FOUND.
+    /// GITHUB_APP_NOT_FOUND, AWS_CREDENTIAL_NOT_FOUND.
     async fn require_credential(&self, auth: &Auth, settings: &SourceSettings) -> Result<()> {
         match settings {
             SourceSettings::Github(github) => match &github.app_id {
                 Some(app_id) => self.require_github_app(auth, app_id).await,
                 None => Ok(()),
             },
-            SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => Ok(()),
+            SourceSettings::S3(s3) => match &s3.credential {
+                S3Credential::Stored(id) => self.require_aws_credential(auth, *id).await,
+                S3Credential::Given(_) => Ok(()),
+            },
+            SourceSettings::WebScrape(_) | SourceSettings::FileUpload => Ok(()),
         }
     }
 }

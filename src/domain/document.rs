@@ -131,6 +131,8 @@ pub struct Document {
     pub outcome: DocumentOutcome,
     /// Number of records it has in the collection.
     pub chunks: u32,
+    /// What the fetcher of its source wants to be told of it the next time; never shown.
+    pub memo: Option<String>,
 }
 
 #[cfg(test)]

@@ -27,4 +27,6 @@ pub struct Entry {
     pub size_bytes: Option<u64>,
     /// What becomes of it.
     pub decision: Listed,
+    /// What the fetcher wants to be told of it by the next invocation, in words of its own.
+    pub memo: Option<String>,
 }

@@ -281,6 +281,7 @@ impl From<Document> for proto::Document {
             size_bytes,
             outcome,
             chunks,
+            memo: _,
         } = document;
         let (outcome, detail) = match outcome {
             DocumentOutcome::Discovered => (Outcome::Discovered, String::new()),

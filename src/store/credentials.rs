@@ -331,7 +331,13 @@ async fn delete_aws(
     tenant: &TenantName,
     id: AwsCredentialId,
 ) -> Result<DeleteCredential, StoreError> {
-    if let Some(in_use) = in_use(transaction, tenant, naming_aws_credential(id)).await? {
+    if let Some(in_use) = in_use(
+        transaction,
+        tenant,
+        source::Column::AwsCredentialId.eq(id.number()),
+    )
+    .await?
+    {
         return Ok(in_use);
     }
     let result = aws_credential::Entity::delete_many()
@@ -347,7 +353,7 @@ async fn delete_app(
     app_id: &GithubAppId,
 ) -> Result<DeleteCredential, StoreError> {
     let naming = source::Column::GithubAppId.eq(app_id.as_str());
-    if let Some(in_use) = in_use(transaction, tenant, Some(naming)).await? {
+    if let Some(in_use) = in_use(transaction, tenant, naming).await? {
         return Ok(in_use);
     }
     let result = github_app::Entity::delete_many()
@@ -357,20 +363,12 @@ async fn delete_app(
     Ok(deleted(result.rows_affected))
 }
 
-/// Which sources name an access key; none while there is no type of source that does.
-fn naming_aws_credential(_: AwsCredentialId) -> Option<Expr> {
-    None
-}
-
 /// How many sources of the tenant name a credential, if any does.
 async fn in_use(
     transaction: &DatabaseTransaction,
     tenant: &TenantName,
-    naming: Option<Expr>,
+    naming: Expr,
 ) -> Result<Option<DeleteCredential>, StoreError> {
-    let Some(naming) = naming else {
-        return Ok(None);
-    };
     let count = Scope::tenant(tenant.clone())
         .select_sources()
         .filter(naming)

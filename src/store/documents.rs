@@ -237,6 +237,7 @@ fn row_of(id: InvocationId, document: &Document) -> document::ActiveModel {
         outcome: Set(outcome.to_owned()),
         detail: Set(detail),
         chunks: Set(i64::from(document.chunks)),
+        memo: Set(document.memo.clone()),
     }
 }
 
@@ -359,5 +360,6 @@ fn read(row: document::Model) -> Result<Document, StoreError> {
         size_bytes: size_bytes.map_err(|_| corrupt("documents.size_bytes", &id))?,
         outcome,
         chunks: u32::try_from(row.chunks).map_err(|_| corrupt("documents.chunks", &id))?,
+        memo: row.memo,
     })
 }

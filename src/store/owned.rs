@@ -41,6 +41,8 @@ pub struct OwnedDocument {
     pub version_key: String,
     /// Number of its records.
     pub chunks: u32,
+    /// What the fetcher wanted to be told of it.
+    pub memo: Option<String>,
 }
 
 /// Reads the owned documents page by page; see [`Store::owned_documents`].
@@ -190,5 +192,6 @@ fn read(row: document::Model) -> Result<OwnedDocument, StoreError> {
         document_key: row.document_key,
         version_key: row.version_key,
         chunks: u32::try_from(row.chunks).map_err(|_| corrupt("documents.chunks", id))?,
+        memo: row.memo,
     })
 }

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Store,
+    auto_sync::followed_bucket,
     coalesce::{Answer, distinct, in_order},
     entities::source,
     error::StoreError,
@@ -21,7 +22,9 @@ use crate::domain::{
     ids::SourceId,
     names::{DatabaseName, TenantName},
     page::{Page, PageRequest},
-    source::{GithubSource, NewSource, RepositoryName, Source, SourceFilter, SourceSettings},
+    source::{
+        GithubSource, NewSource, RepositoryName, S3Credential, S3Source, Source, SourceFilter, SourceSettings,
+    },
     time::Timestamp,
     webhook::{Webhook, WebhookUrl},
 };
@@ -74,6 +77,7 @@ impl Store {
             source_type: Set(new.settings.source_type().as_str().to_owned()),
             github_repository: Set(github_repository),
             github_app_id: Set(github_app_id),
+            aws_credential_id: Set(aws_credential_column(&new.settings)),
             settings: Set(encode("sources.settings", &StoredSettings::of(&new.settings)?)?),
             embedding: Set(encode("sources.embedding", &new.embedding)?),
             chunking: Set(encode("sources.chunking", &new.chunking)?),
@@ -82,6 +86,7 @@ impl Store {
             request_id: Set(request_id),
             webhook_url: Set(webhook_url.clone()),
             sealed_webhook_secret: Set(sealed_secret.map(Sealed::into_bytes)),
+            auto_sync_bucket: Set(followed_bucket(&new.settings)),
         };
         let new_row = NewRow {
             row,
@@ -179,6 +184,20 @@ pub(super) fn github_columns(settings: &SourceSettings) -> (Option<String>, Opti
             (Some(repository_column(repository)), app_id)
         }
         SourceSettings::S3(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => (None, None),
+    }
+}
+
+/// Which stored credential reads the source.
+fn aws_credential_column(settings: &SourceSettings) -> Option<i32> {
+    match settings {
+        SourceSettings::S3(S3Source {
+            credential: S3Credential::Stored(id),
+            ..
+        }) => Some(id.number()),
+        SourceSettings::S3(_)
+        | SourceSettings::Github(_)
+        | SourceSettings::WebScrape(_)
+        | SourceSettings::FileUpload => None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::credentials::CredentialError;
 use crate::{
     domain::invocation::Failure,
     embed::EmbedError,
-    fetch::{FetchError, LoadError},
+    fetch::{FetchError, LoadError, s3::S3Error, web::CrawlError},
     index::IndexError,
     seal::SealError,
     store::StoreError,
@@ -18,6 +18,12 @@ pub(super) enum AttemptError {
     /// The repository could not be fetched or read.
     #[error("fetching failed")]
     Fetch(#[from] FetchError),
+    /// The bucket could not be listed or read.
+    #[error("reading the bucket failed")]
+    S3(#[from] S3Error),
+    /// The site could not be crawled.
+    #[error("crawling failed")]
+    Crawl(#[from] CrawlError),
     /// The source broke off while a document was loaded.
     #[error("loading a document failed")]
     Load(#[from] LoadError),
@@ -84,6 +90,9 @@ impl AttemptError {
                 };
             }
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Crawl(CrawlError::Cancelled) => return Disposition::Abandon,
+            Self::S3(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Crawl(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Load(error) => (error.transient, error.failure.clone(), error.retry_after),
             Self::DocumentFailed {
                 document_key,

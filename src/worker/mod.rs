@@ -11,7 +11,6 @@ mod lease_guard;
 mod pipeline;
 mod progress;
 mod reaper;
-mod repository;
 mod runner;
 
 use std::time::Duration;
@@ -22,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::ids::WorkerId,
     embed::Embedders,
-    fetch::{GithubApps, GithubOptions},
+    fetch::{GithubApps, GithubOptions, s3::S3Options, web::CrawlOptions},
     index::ChromaClient,
+    parse::Parser,
     seal::SealingKey,
     store::Store,
     wake::{ChangeSignal, WorkSignal},
@@ -44,6 +44,12 @@ pub struct Environment {
     pub github: GithubOptions,
     /// Makes the tokens of GitHub Apps.
     pub github_apps: GithubApps,
+    /// How buckets are read.
+    pub s3: S3Options,
+    /// How web sites are crawled.
+    pub web: CrawlOptions,
+    /// Converts documents to Markdown.
+    pub parser: Parser,
     /// Wakes this worker.
     pub work: WorkSignal,
     /// Wakes the watches of this process.

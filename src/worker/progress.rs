@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{Environment, lease_guard::Lease};
 use crate::{
-    domain::invocation::{Phase, Progress, Statistics},
+    domain::invocation::{Phase, Progress, Statistics, Wait},
     error::chain,
     store::{Held, StoreError},
 };
@@ -115,6 +115,16 @@ impl ProgressHandle {
     pub(super) fn enter(&self, phase: Phase) {
         self.with(|shared| {
             shared.progress.phase = phase;
+            shared.progress.wait = None;
+            shared.changed = true;
+        });
+    }
+
+    /// Shows that the attempt waits, and for what. It ends with the next phase.
+    pub(super) fn wait(&self, wait: Wait) {
+        self.with(|shared| {
+            shared.progress.phase = Phase::Waiting;
+            shared.progress.wait = Some(wait);
             shared.changed = true;
         });
     }

@@ -19,6 +19,7 @@ fn entry(key: &str) -> Entry {
         version_key: "0".repeat(40),
         size_bytes: Some(1),
         decision: Listed::Load,
+        memo: None,
     }
 }
 

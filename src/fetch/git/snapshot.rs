@@ -314,6 +314,7 @@ impl Listing<'_> {
             version_key: id.to_string(),
             size_bytes,
             decision,
+            memo: None,
         })
     }
 

@@ -93,7 +93,8 @@ impl Sitemap {
                         location.extend(character(&reference));
                     }
                 }
-                Event::End(end) if end.name().prefix().map(|prefix| prefix.as_ref().to_owned()) != prefix => {}
+                Event::End(end) if end.name().prefix().map(|prefix| prefix.as_ref().to_owned()) != prefix => {
+                }
                 Event::End(end) => match end.local_name().as_ref() {
                     "loc" => {
                         let found = location.take().unwrap_or_default();

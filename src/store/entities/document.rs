@@ -18,6 +18,8 @@ pub struct Model {
     /// The rule that skipped it, or why it failed.
     pub detail: Option<String>,
     pub chunks: i64,
+    /// In words of the fetcher, for the next invocation.
+    pub memo: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

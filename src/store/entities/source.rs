@@ -15,6 +15,7 @@ pub struct Model {
     /// in `settings`.
     pub github_repository: Option<String>,
     pub github_app_id: Option<String>,
+    pub aws_credential_id: Option<i32>,
     #[sea_orm(column_type = "JsonBinary")]
     pub settings: Json,
     #[sea_orm(column_type = "JsonBinary")]
@@ -28,6 +29,8 @@ pub struct Model {
     pub request_id: Option<Uuid>,
     pub webhook_url: Option<String>,
     pub sealed_webhook_secret: Option<Vec<u8>>,
+    /// The bucket whose events concern the source; null for one that follows none.
+    pub auto_sync_bucket: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -55,6 +55,7 @@ pub(super) async fn prepare(
             size_bytes: entry.size_bytes,
             outcome,
             chunks: held_chunks.unwrap_or_default(),
+            memo: entry.memo.clone(),
         });
         if rows.len() == ROWS {
             held(

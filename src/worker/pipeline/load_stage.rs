@@ -28,6 +28,7 @@ use crate::{
         Content, Entry, Reading,
         rules::{self, Examined},
     },
+    parse::Parser,
     worker::{
         failure::AttemptError,
         progress::{ProgressHandle, Stage},
@@ -51,6 +52,7 @@ struct Text {
 /// What is loaded, and how it is cut.
 pub(super) struct Loader {
     pub(super) source: prepare::Source,
+    pub(super) parser: Parser,
     pub(super) chunking: Chunking,
     /// What the records of the invocation are named after, and what they all say.
     pub(super) labels: Labels,
@@ -76,7 +78,12 @@ pub(super) async fn run(
     let handle = Handle::current();
     let entries = Arc::clone(&loader.source.entries);
     let reading = loader.source.reader.reading();
-    let mut documents = Box::pin(prepare::documents(loader.source, pending, progress.clone()));
+    let mut documents = Box::pin(prepare::documents(
+        loader.source,
+        loader.parser,
+        pending,
+        progress.clone(),
+    ));
     // One document lies ready while the one before it is cut.
     let (prepared_in, mut prepared_out) = mpsc::channel::<(u32, Prepared)>(1);
     let preparing = async move {
@@ -129,11 +136,17 @@ impl LoadStage {
     fn take(&mut self, ordinal: u32, entry: &Entry, prepared: Prepared) -> Result<(), Closed> {
         let (body, metadata) = match prepared {
             Prepared::Document { body, metadata } => (body, metadata),
+            Prepared::Skipped(rule) => return self.settle(ordinal, DocumentOutcome::Skipped(rule)),
             Prepared::Failed(reason) => return self.settle(ordinal, DocumentOutcome::Failed(reason)),
         };
         let start = Instant::now();
         let text = match body {
-            Body::Plain(content) => self.examine(entry, content),
+            Body::Plain(content) => self.examine(entry, content, false),
+            Body::Markdown(content) => self.examine(entry, content, true),
+            Body::Converted(text) => Ok(Text {
+                text,
+                is_markdown: true,
+            }),
         };
         let text = match text {
             Ok(text) => text,
@@ -151,16 +164,13 @@ impl LoadStage {
     }
 
     /// The text of a document that is not parsed, or what becomes of the document without one.
-    fn examine(&self, entry: &Entry, content: Content) -> Result<Text, DocumentOutcome> {
+    fn examine(&self, entry: &Entry, content: Content, is_markdown: bool) -> Result<Text, DocumentOutcome> {
         let bytes = content.into_bytes().map_err(|error| {
             tracing::error!(document.key = entry.document_key, error = %chain(&error), "a temporary file cannot be read");
             DocumentOutcome::Failed("the server could not read its temporary file of this document".to_owned())
         })?;
         match rules::examine(bytes) {
-            Examined::Text(text) => Ok(Text {
-                text,
-                is_markdown: false,
-            }),
+            Examined::Text(text) => Ok(Text { text, is_markdown }),
             Examined::Skipped(SkipRule::Binary | SkipRule::NotUtf8) if self.reading.fails_without_text => {
                 Err(DocumentOutcome::Failed(NOT_TEXT.to_owned()))
             }

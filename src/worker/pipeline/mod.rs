@@ -15,13 +15,13 @@ mod removal;
 mod target;
 mod unchanged;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::{
-    fetch::{Coverage, Fetched},
+    fetch::{Coverage, Fetched, Memory},
     load_stage::Loader,
     target::Target,
 };
@@ -103,25 +103,32 @@ pub(super) async fn run(
         .get(model)
         .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
     progress.enter(Phase::Fetching);
+    let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
+    let shows_source = fetched.coverage.shows_source();
+    let target = Target::open(environment, claim, lease, embedder.model(), shows_source).await?;
+    let mut unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
+    if !fetched.lacks_nothing(|ordinal| unchanged.contains_key(&ordinal)) {
+        // Somebody deleted records of what did not change, so it has to be loaded after all.
+        fetched = fetch::fetch(environment, claim, lease, progress, Memory::Dropped).await?;
+        unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
+    }
     let Fetched {
         source,
         coverage,
         labels,
-    } = fetch::fetch(environment, claim, lease, progress).await?;
-    let shows_source = coverage == Coverage::Source;
-    let target = Target::open(environment, claim, lease, embedder.model(), shows_source).await?;
+    } = fetched;
     let entries = Arc::clone(&source.entries);
-    let unchanged = match coverage {
-        Coverage::Source | Coverage::Prefix => unchanged::find(environment, claim, &target, &entries).await?,
-        Coverage::Document => HashMap::new(),
-    };
+    if coverage == Coverage::Removed {
+        return removal::remove_listed(environment, lease, &target, &entries, progress).await;
+    }
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
     let (embedded_in, embedded_out) = mpsc::channel(EMBEDDED_WINDOWS);
     let loader = Loader {
-        source,
+        source: source.clone(),
+        parser: environment.parser.clone(),
         chunking: claim.plan.chunking,
         labels,
     };
@@ -138,11 +145,17 @@ pub(super) async fn run(
 
     progress.enter(Phase::Finishing);
     match coverage {
-        Coverage::Source => {
-            removal::run(environment, claim, lease, &target, &entries, progress).await?;
+        Coverage::Source { whole } => {
+            if whole {
+                removal::run(environment, claim, lease, &target, &entries, progress).await?;
+            }
             target.mark_finished(lease).await
         }
         Coverage::Prefix => removal::run(environment, claim, lease, &target, &entries, progress).await,
-        Coverage::Document => ledger::require_indexed(&environment.store, lease).await,
+        Coverage::Document => {
+            ledger::require_indexed(&environment.store, lease).await?;
+            fetch::confirm(environment, claim, &source).await
+        }
+        Coverage::Removed => Ok(()),
     }
 }

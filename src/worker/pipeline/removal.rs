@@ -8,7 +8,10 @@ use std::collections::HashSet;
 
 use super::{ledger::held, target::Target};
 use crate::{
-    domain::document::{Document, DocumentOutcome, sha256_hex},
+    domain::{
+        document::{Document, DocumentOutcome, sha256_hex},
+        invocation::Statistics,
+    },
     fetch::Entry,
     store::{Claim, DocumentPage, OutcomeName, OwnedDocument},
     worker::{Environment, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
@@ -60,6 +63,34 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// Removes the documents that are listed, for a listing of what is gone.
+pub(super) async fn remove_listed(
+    environment: &Environment,
+    lease: &Lease,
+    target: &Target,
+    entries: &[Entry],
+    progress: &ProgressHandle,
+) -> Result<(), AttemptError> {
+    let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
+    held(store.clear_documents(id, attempt).await?)?;
+    progress.count(|statistics| {
+        *statistics = Statistics {
+            fetch_ms: statistics.fetch_ms,
+            ..Statistics::default()
+        };
+    });
+    let gone: Vec<OwnedDocument> = entries
+        .iter()
+        .map(|entry| OwnedDocument {
+            document_key: entry.document_key.clone(),
+            version_key: entry.version_key.clone(),
+            chunks: 0,
+            memo: None,
+        })
+        .collect();
+    remove(environment, lease, target, &gone, 0, progress).await
+}
+
 /// Keys that a rule leaves out now. Records that such a document had before must go as well, though it
 /// counts as skipped and not as removed.
 async fn skipped_keys(environment: &Environment, lease: &Lease) -> Result<HashSet<String>, AttemptError> {
@@ -109,6 +140,7 @@ async fn remove(
             size_bytes: None,
             outcome: DocumentOutcome::Removed,
             chunks: 0,
+            memo: None,
         })
         .collect();
     let removed = gone.len() as u64;

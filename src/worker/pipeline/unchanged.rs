@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 
-use super::target::Target;
+use super::{
+    fetch::{Coverage, Fetched},
+    target::Target,
+};
 use crate::{
     domain::document::{record_id, sha256_hex},
     fetch::{Entry, Listed},
@@ -19,9 +22,15 @@ pub(super) async fn find(
     environment: &Environment,
     claim: &Claim,
     target: &Target,
-    entries: &[Entry],
+    fetched: &Fetched,
 ) -> Result<HashMap<u32, u32>, AttemptError> {
+    let entries = &fetched.source.entries;
     let mut unchanged = HashMap::new();
+    match fetched.coverage {
+        Coverage::Source { .. } | Coverage::Prefix => {}
+        // A single document is written anew whenever it is asked for.
+        Coverage::Document | Coverage::Removed => return Ok(unchanged),
+    }
     let invocation = &claim.invocation;
     let Some(source_id) = invocation.source_id.filter(|_| !target.was_empty()) else {
         return Ok(unchanged);
