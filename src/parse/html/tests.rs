@@ -276,6 +276,25 @@ fn a_page_tells_where_it_leads_and_where_it_belongs() {
 }
 
 #[test]
+fn a_page_that_only_leads_on_has_a_link() {
+    let links = |html: &str| -> Vec<String> {
+        let page = page_to_markdown(html, &base(), "").unwrap();
+        page.links.into_iter().map(String::from).collect()
+    };
+    let next = ["https://example.com/docs/latest/"];
+    assert_eq!(links("<meta http-equiv=refresh content='0; url=latest/'>"), next);
+    assert_eq!(
+        links("<meta http-equiv=Refresh content=\"0;URL='latest/'\">"),
+        next
+    );
+    assert_eq!(links("<frameset><frame src=latest/></frameset>"), next);
+    assert_eq!(
+        links("<meta http-equiv=refresh content=30>"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn a_page_may_speak_to_all_robots_or_to_one() {
     let wishes = |head: &str| page_to_markdown(head, &base(), "chroma-sync").unwrap().robots;
     let both = RobotsWishes {
