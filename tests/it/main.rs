@@ -48,6 +48,7 @@ mod store_schema;
 mod store_sources;
 mod store_webhooks;
 mod sync;
+mod sync_s3;
 mod sync_web;
 mod transport;
 mod watch;
