@@ -189,7 +189,7 @@ async fn a_credential_that_sources_name_stays(test: TestStore) {
     for repository in ["owner/one", "owner/two"] {
         let mut new = new_source("db", repository);
         let SourceSettings::Github(github) = &mut new.settings else {
-            panic!("a source of a repository")
+            panic!("{:?}", new.settings);
         };
         github.app_id = Some(app_id("7"));
         let source = test.store.create_source(&tenant, new, None).await;
