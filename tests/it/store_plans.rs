@@ -4,6 +4,7 @@
 //! the other, and each is explained by the database. A statement that reads a whole table fails, and so
 //! does a function of the store that is not called here.
 
+mod auto_sync;
 mod credentials;
 mod deliveries;
 
@@ -103,6 +104,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         call_all_for_callers(&test).await;
         deliveries::call_all(&test).await;
         credentials::call_all(&test).await;
+        auto_sync::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -131,7 +133,8 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let files = ["", "/deliveries", "/credentials"].map(|file| format!("tests/it/store_plans{file}.rs"));
+    let files = ["", "/auto_sync", "/credentials", "/deliveries"]
+        .map(|file| format!("tests/it/store_plans{file}.rs"));
     let here = files
         .map(|file| std::fs::read_to_string(project_file(&file)).unwrap())
         .concat();
