@@ -62,7 +62,8 @@ pub(super) struct S3Body {
     bucket_name: Option<String>,
     region: Option<String>,
     collection_name: Option<String>,
-    aws_credential_id: Option<i64>,
+    #[serde(default, deserialize_with = "whole_number")]
+    aws_credential_id: Option<u64>,
     aws_access_key_id: Option<String>,
     aws_secret_access_key: Option<String>,
     path_prefix: Option<String>,
@@ -93,6 +94,7 @@ impl S3Body {
         let collection = required("s3.collection_name", collection_name)?;
         let credential = match (aws_credential_id, aws_access_key_id, aws_secret_access_key) {
             (Some(id), None, None) => {
+                let id = i64::try_from(id).unwrap_or(i64::MAX);
                 S3Credential::Stored(AwsCredentialId::parse("s3.aws_credential_id", id)?)
             }
             (None, Some(id), Some(secret)) => S3Credential::Given(AwsKeys::parse("s3.aws_", &id, &secret)?),

@@ -38,7 +38,6 @@ async fn a_wrong_field_of_a_source_is_named() {
         ("database_name", json!({"database_name": "a/b"})),
         ("database_name", json!({"database_name": "a\0b"})),
         ("database_name", json!({"database_name": 7})),
-        ("github", json!({"github": null})),
         ("github", json!({"github": "owner/name"})),
         // The fields of an object in an array are none.
         ("github", json!({"github": ["owner/name", null, null]})),

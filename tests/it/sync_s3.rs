@@ -117,7 +117,7 @@ async fn an_object_becomes_records_on(backend: Backend) {
     let (id, text, metadata) = &records[0];
     assert_eq!(
         (id.as_str(), text.as_str()),
-        ("notes-1-0", "# Notes\n\nThe first version.")
+        ("notes-1-0", "# Notes\n\nThe first version.\n")
     );
     assert_eq!(
         (
@@ -146,7 +146,7 @@ async fn an_object_becomes_records_on(backend: Backend) {
     assert_eq!(records.len(), 1, "{records:?}");
     let (id, text, metadata) = &records[0];
     assert!(id.len() == 66 && id.ends_with("-0"), "{id}");
-    assert_eq!(text, "# Notes\n\nThe second.");
+    assert_eq!(text, "# Notes\n\nThe second.\n");
     assert!(
         metadata.get("team").is_none() && metadata.get("custom_id").is_none(),
         "{metadata}"

@@ -131,7 +131,7 @@ async fn a_site_becomes_a_collection_on(backend: Backend) {
     assert_eq!(guide[0].metadata["title"], json!("The guide"));
     assert_eq!(guide[0].metadata["url"], json!(url("/guide")));
     assert_eq!(guide[0].metadata["chunk_strategy"], json!("markdown"));
-    assert_eq!(guide[0].document.as_deref(), Some("# Guide\n\nTurn left."));
+    assert_eq!(guide[0].document.as_deref(), Some("# Guide\n\nTurn left.\n"));
     assert_eq!(
         scenario.chroma.collection_metadata("site").await["finished_ingest"],
         json!(true)

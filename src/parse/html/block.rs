@@ -408,7 +408,11 @@ impl<'a> Writer<'a> {
             .peekable();
         let mut text = String::with_capacity(paragraph.len() + 8);
         while let Some(line) = lines.next() {
-            text.push_str(&escape_line_start(line));
+            // Headings and cells begin with a marker of their own, so nothing else can begin there.
+            match self.plain {
+                true => text.push_str(line),
+                false => text.push_str(&escape_line_start(line)),
+            }
             if lines.peek().is_some() {
                 text.push_str("  \n");
             }

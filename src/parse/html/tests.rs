@@ -207,6 +207,7 @@ fn what_would_read_as_markup_is_escaped_and_nothing_else() {
             "\\# no heading\n\n1\\. no list\n\n\\- none",
         ),
         ("<p>#5 and 1.5 and -x</p>", "#5 and 1.5 and -x"),
+        ("<h2>1. Scope</h2><p>Text</p>", "## 1. Scope\n\nText"),
         ("<p>a[0](b)</p>", "a[0\\](b)"),
         ("soft\u{ad}hyphen\u{200b} and\u{a0}blank", "softhyphen and blank"),
     ]);

@@ -160,8 +160,10 @@ pub(super) async fn run(
             match fetch::confirm(environment, claim, &source).await? {
                 Confirmed::There => Ok(()),
                 Confirmed::Gone(error) => {
-                    let digests: Vec<String> =
-                        entries.iter().map(|entry| sha256_hex(&entry.document_key)).collect();
+                    let digests: Vec<String> = entries
+                        .iter()
+                        .map(|entry| sha256_hex(&entry.document_key))
+                        .collect();
                     target.delete_written(lease, &digests).await?;
                     Err(error)
                 }
