@@ -76,6 +76,8 @@ pub struct Config {
     pub github: GithubConfig,
     /// Web sites.
     pub web: WebConfig,
+    /// Uploaded files.
+    pub uploads: UploadsConfig,
     /// Model files.
     pub models: ModelsConfig,
     /// Embedding.

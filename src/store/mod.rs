@@ -34,6 +34,7 @@ pub mod sources;
 mod stored;
 mod stored_kinds;
 mod transition;
+pub mod uploads;
 pub mod webhooks;
 mod write;
 
@@ -56,6 +57,7 @@ pub use self::{
     scope::Scope,
     sealed::{Resealed, SealedColumn, SealedValue},
     sources::CreateSource,
+    uploads::TakenUploads,
     webhooks::{DeliveryClaim, DeliveryOutcome},
 };
 use self::{
