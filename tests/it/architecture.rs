@@ -25,16 +25,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chunk", &["domain", "error"]),
     ("aws", &["secret"]),
     ("parse", &["domain", "secret"]),
-    ("fetch", &["aws", "domain", "error", "parse", "secret"]),
+    ("fetch", &["aws", "domain", "error", "parse", "secret", "uploads"]),
+    ("uploads", &["domain", "error", "secret"]),
     (
         "worker",
         &[
-            "chunk", "domain", "embed", "error", "fetch", "index", "seal", "secret", "store", "wake",
+            "chunk", "domain", "embed", "error", "fetch", "index", "parse", "seal", "secret", "store",
+            "uploads", "wake",
         ],
     ),
     (
         "app",
-        &["domain", "error", "index", "seal", "secret", "store", "wake"],
+        &[
+            "domain", "error", "index", "seal", "secret", "store", "uploads", "wake",
+        ],
     ),
     ("relay", &["error", "store", "wake"]),
     (
@@ -60,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "service",
         &[
             "app", "config", "domain", "embed", "error", "fetch", "index", "parse", "relay", "seal",
-            "server", "store", "wake", "webhook", "worker",
+            "server", "store", "uploads", "wake", "webhook", "worker",
         ],
     ),
     ("telemetry", &["config"]),
@@ -271,6 +275,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
         "src/fetch/error.rs",
         "src/fetch/s3/error.rs",
         "src/fetch/web/error.rs",
+        "src/uploads/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",
         "src/store/lease/reap.rs",

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod deliveries;
+mod uploads;
 
 use std::{
     collections::BTreeSet,
@@ -103,6 +104,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         call_all_for_callers(&test).await;
         deliveries::call_all(&test).await;
         credentials::call_all(&test).await;
+        uploads::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -131,7 +133,8 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let files = ["", "/deliveries", "/credentials"].map(|file| format!("tests/it/store_plans{file}.rs"));
+    let files =
+        ["", "/deliveries", "/credentials", "/uploads"].map(|file| format!("tests/it/store_plans{file}.rs"));
     let here = files
         .map(|file| std::fs::read_to_string(project_file(&file)).unwrap())
         .concat();
@@ -288,7 +291,7 @@ async fn call_all_for_callers(test: &TestStore) {
     }
     let invocation = test.invocation(&source).await;
     store
-        .find_create_request(&tenant, source.id, &new_invocation("collection"), Uuid::now_v7())
+        .find_create_request(&tenant, &source, &new_invocation("collection"), Uuid::now_v7())
         .await
         .unwrap();
     for scope in scopes(&tenant) {
