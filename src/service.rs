@@ -2,7 +2,7 @@
 
 mod sources;
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -13,6 +13,7 @@ use crate::{
         App, AppParts, Authenticator, UploadLimits,
         watch::{WatchHub, WatchOptions},
     },
+    auto_sync::{self, Queue, QueueError},
     config::{AuthMode, ChromaRole, Config},
     domain::{api_key::Role, embedding::ModelCatalog},
     embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
@@ -67,6 +68,9 @@ pub enum ServiceError {
     /// The store of uploads.
     #[error("uploaded files cannot be stored")]
     Uploads(#[from] UploadError),
+    /// The queue of events.
+    #[error("the queue of events (sqs.queue_url) cannot be used")]
+    Queue(#[from] QueueError),
     /// The key for secrets at rest.
     #[error("secrets cannot be sealed")]
     Seal(#[from] SealError),
@@ -132,6 +136,7 @@ pub struct Service {
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
     webhooks: Option<JoinHandle<()>>,
+    auto_sync: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
     relay: JoinHandle<()>,
 }
@@ -168,6 +173,20 @@ pub async fn start(
             changes: changes.clone(),
         };
         tokio::spawn(webhook::run(environment, webhook_options(&config), drain.clone()))
+    });
+    let queue = sources::queue_options(&config).filter(|_| roles.worker);
+    let auto_sync = queue.map(Queue::new).transpose()?.map(|queue| {
+        let environment = auto_sync::Environment {
+            store: store.clone(),
+            sealing_key: sealing_key.clone(),
+            s3: sources::s3_options(&config, egress.clone()),
+            work: work.clone(),
+            changes: changes.clone(),
+            counts: Arc::default(),
+            delete_removed_objects: config.sqs.delete_removed_objects,
+            drain: Duration::from_secs(config.server.drain_seconds),
+        };
+        tokio::spawn(auto_sync::run(environment, queue, drain.clone()))
     });
     let worker = if roles.worker {
         let environment = Environment {
@@ -228,6 +247,7 @@ pub async fn start(
         server,
         worker,
         webhooks,
+        auto_sync,
         hub,
         relay,
     })
@@ -244,6 +264,7 @@ impl Service {
             server,
             worker,
             webhooks,
+            auto_sync,
             hub,
             relay,
         } = self;
@@ -259,6 +280,9 @@ impl Service {
         }
         if let Some(webhooks) = webhooks {
             webhooks.await?;
+        }
+        if let Some(auto_sync) = auto_sync {
+            auto_sync.await?;
         }
         if let Some(hub) = hub {
             hub.abort();

@@ -13,6 +13,7 @@ mod m20261122_000002_add_invocation_columns;
 mod m20261122_000003_order_events;
 mod m20261122_000004_add_webhooks;
 mod m20261122_000005_add_credentials;
+mod m20261122_000006_add_auto_sync;
 mod m20261122_000007_add_source_types;
 mod m20261122_000008_add_uploads;
 
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000003_order_events::Migration),
             Box::new(m20261122_000004_add_webhooks::Migration),
             Box::new(m20261122_000005_add_credentials::Migration),
+            Box::new(m20261122_000006_add_auto_sync::Migration),
             Box::new(m20261122_000007_add_source_types::Migration),
             Box::new(m20261122_000008_add_uploads::Migration),
         ]

@@ -165,6 +165,11 @@ impl Queue {
         })
     }
 
+    /// How long others do not see a message that was received.
+    pub fn visibility_timeout(&self) -> Duration {
+        self.options.visibility_timeout
+    }
+
     /// Waits for messages, at most [`QueueOptions::wait`]; none when there were none.
     ///
     /// # Errors

@@ -4,11 +4,13 @@
 //! unknown key is an error, so a misspelt option never goes unnoticed. Combinations are checked by
 //! [`Config::validate`]. Secrets are of type [`Secret`], which never prints.
 
+mod s3;
 mod sections;
 
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
+pub use s3::{S3Config, SqsConfig};
 pub use sections::*;
 
 /// The default file, which is also the documentation of every option.
@@ -74,6 +76,10 @@ pub struct Config {
     pub encryption: EncryptionConfig,
     /// Git repositories.
     pub github: GithubConfig,
+    /// Buckets.
+    pub s3: S3Config,
+    /// The queue of events about objects.
+    pub sqs: SqsConfig,
     /// Web sites.
     pub web: WebConfig,
     /// Uploaded files.

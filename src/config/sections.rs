@@ -310,6 +310,8 @@ impl Config {
     /// # Errors
     /// Names the option and says what to do.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.s3.validate()?;
+        self.sqs.validate()?;
         let refuse = |option, problem: &str| {
             Err(ConfigError::Refused {
                 option,

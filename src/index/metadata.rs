@@ -136,10 +136,11 @@ mod tests {
             end_line: 1,
             start_col: 0,
             end_col: 0,
+            custom_id: Some("mine"),
         };
         let keys: Vec<String> = record.into_map().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(keys.len(), 10);
-        for key in keys.iter().map(String::as_str).chain([CUSTOM_ID]) {
+        assert_eq!(keys.len(), 11);
+        for key in keys.iter().map(String::as_str) {
             assert!(is_reserved_key(key), "{key}");
         }
     }

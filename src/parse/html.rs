@@ -19,6 +19,10 @@ use url::Url;
 
 use self::dom::{Document, ROOT};
 
+/// Grows with every release that makes other Markdown of the same HTML, so that what was made before is
+/// made anew.
+pub const CONVERTER_VERSION: u32 = 1;
+
 /// Why a document cannot be converted. Anything else that is called HTML can, broken or not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HtmlError {

@@ -3,6 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
+    auto_sync::QueueOptions,
+    aws::AwsCredentials,
     config::Config,
     fetch::{
         Egress, FetchError, GithubAppOptions, GithubApps, GithubOptions,
@@ -79,7 +81,13 @@ pub(super) fn github_apps(config: &Config, egress: Egress) -> Result<GithubApps,
 
 /// How buckets are read.
 pub(super) fn s3_options(config: &Config, egress: Egress) -> S3Options {
+    let s3 = &config.s3;
     let mut options = S3Options::new(scratch_root(config));
+    options.endpoint_url = s3.endpoint();
+    options.path_style = s3.path_style;
+    options.max_object_bytes = s3.max_object_bytes;
+    options.connect_timeout = Duration::from_secs(s3.connect_timeout_seconds);
+    options.idle_timeout = Duration::from_secs(s3.idle_timeout_seconds);
     options.egress = egress;
     options
 }
@@ -103,6 +111,24 @@ pub fn upload_store(config: &Config) -> Result<UploadStore, UploadError> {
         endpoint_url: uploads.endpoint(),
         access_key: secret.map(|secret| (uploads.s3_access_key_id.clone(), secret)),
         path_style: uploads.s3_path_style,
+    })
+}
+
+/// The queue of events about objects; none where none is configured.
+pub(super) fn queue_options(config: &Config) -> Option<QueueOptions> {
+    let sqs = &config.sqs;
+    Some(QueueOptions {
+        queue_url: sqs.queue()?,
+        endpoint_url: sqs.endpoint(),
+        region: sqs.queue_region()?,
+        credentials: AwsCredentials {
+            access_key_id: sqs.access_key_id.clone(),
+            secret_access_key: sqs.secret_access_key.clone(),
+            session_token: sqs.session_token.non_empty().map(|_| sqs.session_token.clone()),
+        },
+        wait: sqs.wait(),
+        visibility_timeout: sqs.visibility_timeout(),
+        max_messages: sqs.max_messages,
     })
 }
 

@@ -11,6 +11,7 @@
 //! the next look at it.
 
 pub mod api_keys;
+pub mod auto_sync;
 pub mod clock;
 mod coalesce;
 mod connect;

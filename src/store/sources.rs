@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Store,
+    auto_sync::followed_bucket,
     coalesce::{Answer, distinct, in_order},
     entities::source,
     error::StoreError,
@@ -85,6 +86,7 @@ impl Store {
             request_id: Set(request_id),
             webhook_url: Set(webhook_url.clone()),
             sealed_webhook_secret: Set(sealed_secret.map(Sealed::into_bytes)),
+            auto_sync_bucket: Set(followed_bucket(&new.settings)),
         };
         let new_row = NewRow {
             row,

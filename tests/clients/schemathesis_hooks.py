@@ -1,4 +1,4 @@
-"""What a schema cannot say: which parameters go together, and what a glob pattern or a webhook's URL is."""
+"""What a schema cannot say: which parameters go together, and what a glob pattern, a bucket or a URL is."""
 
 import base64
 
@@ -12,6 +12,19 @@ schemathesis.openapi.format(
 )
 
 
+schemathesis.openapi.format(
+    "path-regex",
+    strategies.lists(strategies.sampled_from(("/", "a", "docs", ".*", "[a-z]+", "(b|c)?", "^/x", "y$")), max_size=8).map(
+        "".join
+    ),
+)
+schemathesis.openapi.format(
+    "bucket-name", strategies.from_regex(r"(s3://|arn:aws:s3:::)?[a-z][a-z0-9-]{1,40}[a-z0-9]", fullmatch=True)
+)
+schemathesis.openapi.format(
+    "web-url",
+    strategies.from_regex(r"https?://[a-z]{1,20}\.example(:[1-9][0-9]{0,3})?(/[A-Za-z0-9_~-]{0,20}){0,3}", fullmatch=True),
+)
 schemathesis.openapi.format(
     "webhook-url",
     strategies.from_regex(r"https://[a-z]{1,20}\.example(:[1-9][0-9]{0,3})?(/[A-Za-z0-9_~-]{0,20}){0,3}", fullmatch=True),

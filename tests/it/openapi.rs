@@ -20,7 +20,13 @@ const METHODS: [&str; 9] = [
     "GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "QUERY",
 ];
 /// Reasons that only gRPC gives.
-const NOT_OVER_REST: [Reason; 2] = [Reason::InvalidPageToken, Reason::MethodNotServed];
+const NOT_OVER_REST: [Reason; 5] = [
+    Reason::InvalidPageToken,
+    Reason::MethodNotServed,
+    Reason::GithubAppExists,
+    Reason::CredentialInUse,
+    Reason::AwsCredentialNotFound,
+];
 /// Operations whose answers have no end: schemathesis would wait for it. `watch_events` calls them.
 const STREAMS: [&str; 2] = ["/api/v1/events", "/api/v1/invocations/{invocation_id}/events"];
 

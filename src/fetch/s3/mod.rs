@@ -237,3 +237,40 @@ impl S3Bucket {
 fn is_folder(key: &str, size: u64) -> bool {
     size == 0 && key.ends_with('/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn what_a_request_or_a_database_cannot_hold_is_left_out_and_keeps_a_name_of_its_own() {
+        let bucket = Bucket {
+            name: BucketName::parse("bucket", "docs").unwrap(),
+            region: Region::parse("region", "us-east-1").unwrap(),
+        };
+        let credentials = AwsCredentials {
+            access_key_id: "AKIA".to_owned(),
+            secret_access_key: Secret::new("secret"),
+            session_token: None,
+        };
+        let bucket = S3Bucket::open(&S3Options::new("/nowhere"), bucket, credentials).unwrap();
+        let entry = |key: &str| {
+            bucket.entry(Listing {
+                key: key.to_owned(),
+                etag: "e".to_owned(),
+                size: 1,
+            })
+        };
+        for key in ["a/../b", ".", "a/./b"] {
+            let entry = entry(key);
+            assert_eq!(entry.document_key, key);
+            assert_eq!(entry.decision, Listed::Skip(SkipRule::InvalidKey), "{key}");
+        }
+        let (one, other) = (entry("a\0b"), entry("a\u{fffd}b"));
+        assert_eq!(one.decision, Listed::Skip(SkipRule::InvalidKey));
+        assert!(one.document_key.starts_with("a\u{fffd}b#"), "{one:?}");
+        assert_eq!(other.decision, Listed::Load);
+        assert_ne!(one.document_key, other.document_key);
+    }
+}

@@ -110,12 +110,30 @@ pub(super) fn names_no_page(url: &Url) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Site {
     origin: Origin,
+    /// The origin whose URLs older pages of the site still use for it.
+    former: Option<Origin>,
 }
 
 impl Site {
     /// The site of `url`.
     pub(super) fn of(url: &Url) -> Self {
-        Self { origin: url.origin() }
+        let mut plain = url.clone();
+        let is_usual = url.scheme() == "https" && url.port().is_none();
+        let former = (is_usual && plain.set_scheme("http").is_ok()).then(|| plain.origin());
+        Self {
+            origin: url.origin(),
+            former,
+        }
+    }
+
+    /// The form of `url` that all of its spellings share, if it is part of the site. Where the site is at
+    /// https, links to it by http are links into it.
+    pub(super) fn own(&self, url: &Url) -> Option<Url> {
+        let mut url = normalise(url)?;
+        if self.former.as_ref() == Some(&url.origin()) {
+            url.set_scheme("https").ok()?;
+        }
+        self.contains(&url).then_some(url)
     }
 
     /// Whether `url` is part of it.
@@ -209,6 +227,18 @@ mod tests {
         assert!(!names_no_page(&url("https://example.com/a.html")));
         assert!(!names_no_page(&url("https://example.com/manual.pdf")));
         assert!(!names_no_page(&url("https://example.com/zip")));
+    }
+
+    #[test]
+    fn links_by_http_lead_into_a_site_at_https() {
+        let own = |site: &str, link: &str| Site::of(&url(site)).own(&url(link)).map(String::from);
+        let https = Some("https://example.com/a".to_owned());
+        assert_eq!(own("https://example.com/", "https://example.com/a#b"), https);
+        assert_eq!(own("https://example.com/", "http://example.com/a"), https);
+        assert_eq!(own("https://example.com/", "http://example.com:8080/a"), None);
+        assert_eq!(own("https://example.com/", "https://www.example.com/a"), None);
+        assert_eq!(own("http://example.com/", "https://example.com/a"), None);
+        assert_eq!(own("https://example.com:444/", "http://example.com:444/a"), None);
     }
 
     #[test]

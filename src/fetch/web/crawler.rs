@@ -87,6 +87,7 @@ pub(super) async fn run(
         deadline,
         queue: VecDeque::new(),
         seen: HashSet::new(),
+        taken: HashSet::new(),
         pages: Vec::new(),
         by_key: HashMap::new(),
         by_version: HashMap::new(),
@@ -95,6 +96,7 @@ pub(super) async fn run(
         fetched: 0,
         failures_in_a_row: 0,
         incomplete: false,
+        kept: Vec::new(),
         ended_early: None,
     };
     crawler.seen.insert(url.to_string());
@@ -128,6 +130,8 @@ pub(super) struct Crawler<'a> {
     pub(super) queue: VecDeque<Task>,
     /// All URLs found, whatever became of them.
     pub(super) seen: HashSet<String>,
+    /// Those of them whose answers were decided on.
+    pub(super) taken: HashSet<String>,
     pub(super) pages: Vec<Page>,
     /// Places in `pages`.
     pub(super) by_key: HashMap<String, usize>,
@@ -138,6 +142,8 @@ pub(super) struct Crawler<'a> {
     pub(super) failures_in_a_row: u32,
     /// Whether links may have been missed.
     pub(super) incomplete: bool,
+    /// What is known of pages that failed, for the next crawl.
+    pub(super) kept: Vec<KnownPage>,
     pub(super) ended_early: Option<String>,
 }
 
@@ -152,7 +158,7 @@ impl Crawler<'_> {
         loop {
             let missing = self.limit.saturating_sub(self.documents);
             let most = self.requests.options.parallel.max(1).min(missing);
-            while under_way.len() < most && self.ended_early.is_none() {
+            while under_way.len() < most {
                 let Some(task) = self.queue.pop_front() else {
                     break;
                 };
@@ -166,16 +172,18 @@ impl Crawler<'_> {
                 });
             }
             match timeout_at(self.deadline, under_way.next()).await {
-                Ok(Some((task, outcome))) if !self.is_full() => self.take(task, outcome).await?,
-                Ok(Some(_)) => {}
+                Ok(Some((task, outcome))) => self.take(task, outcome).await?,
                 Ok(None) => return Ok(()),
                 Err(_elapsed) => {
                     let seconds = self.requests.options.crawl_timeout.as_secs();
                     self.end_early(format!(
                         "the crawl ended after {seconds} seconds (web.crawl_timeout_seconds)"
                     ));
-                    return Ok(());
                 }
+            }
+            if self.ended_early.is_some() {
+                // What is under way is given up.
+                return Ok(());
             }
         }
     }
@@ -238,6 +246,7 @@ impl Crawler<'_> {
     /// Decides on an answer.
     async fn take(&mut self, task: Task, outcome: Outcome) -> Result<(), CrawlError> {
         self.fetched = self.fetched.saturating_add(1);
+        self.taken.insert(task.url.to_string());
         let answered = !matches!(outcome, Outcome::Unanswered { .. });
         self.failures_in_a_row = if answered { 0 } else { self.failures_in_a_row + 1 };
         match outcome {
@@ -279,9 +288,8 @@ impl Crawler<'_> {
         let most = self.requests.options.max_redirects;
         let origin = task.origin.unwrap_or_else(|| task.url.clone());
         let skip = |rule| Page::bare(origin.as_str(), PageDecision::Skip(rule));
-        match target {
+        match target.and_then(|target| self.site.own(&target)) {
             None => self.list(skip(SkipRule::OffSite)),
-            Some(target) if !self.site.contains(&target) => self.list(skip(SkipRule::OffSite)),
             Some(_) if task.hops >= most => {
                 let problem = format!("it redirects more than {most} times (web.max_redirects)");
                 self.list(Page::bare(origin.as_str(), PageDecision::Failed(problem)));
@@ -302,11 +310,10 @@ impl Crawler<'_> {
     /// Links into the site, each once.
     pub(super) fn own_links(&self, links: &[Url]) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();
-        let own = links
+        links
             .iter()
-            .filter_map(address::normalise)
-            .filter(|url| self.site.contains(url));
-        own.filter(|url| seen.insert(url.clone()))
+            .filter_map(|link| self.site.own(link))
+            .filter(|url| seen.insert(url.clone()))
             .map(|url| Arc::from(url.as_str()))
             .collect()
     }
@@ -327,21 +334,22 @@ impl Crawler<'_> {
     /// Lists a page that could not be had. Its links are those that it had.
     pub(super) fn fail(&mut self, task: &Task, problem: String) {
         let known = self.known.by_address.get(task.url.as_str()).map(Arc::clone);
+        let key = known.as_ref().map_or(task.url.as_str(), |known| &known.url);
+        self.list(Page {
+            fetched_from: task.url.to_string(),
+            ..Page::bare(key, PageDecision::Failed(problem))
+        });
         match known.as_ref().and_then(|known| known.links.as_ref()) {
             Some(links) => self.follow(task, links),
             None => self.incomplete = true,
         }
-        let key = known.map_or_else(|| task.url.to_string(), |known| known.url.clone());
-        self.list(Page {
-            fetched_from: task.url.to_string(),
-            ..Page::bare(&key, PageDecision::Failed(problem))
-        });
+        self.kept.extend(known.as_deref().cloned());
     }
 
     /// Pages of the last crawl that this one did not come by, in the order of their keys.
     fn rest(&self) -> Vec<Arc<KnownPage>> {
         let missed = self.known.by_address.values().filter(|known| {
-            !self.by_key.contains_key(&known.url) && !self.seen.contains(&known.fetched_from)
+            !self.by_key.contains_key(&known.url) && !self.taken.contains(&known.fetched_from)
         });
         let mut missed: Vec<Arc<KnownPage>> = missed.map(Arc::clone).collect();
         missed.sort_by(|one, other| one.url.cmp(&other.url));
@@ -376,6 +384,7 @@ impl Crawler<'_> {
         if let Some(why) = self.ended_early.clone() {
             for known in self.rest() {
                 self.list(Page::bare(&known.url, PageDecision::Failed(why.clone())));
+                self.kept.push(KnownPage::clone(&known));
             }
         } else if self.incomplete && !self.is_full() && self.seen.len() >= self.requests.options.max_urls {
             let most = self.requests.options.max_urls;
@@ -385,6 +394,7 @@ impl Crawler<'_> {
         }
         Crawl {
             pages: self.pages.into(),
+            kept: self.kept,
             spool: self.spool,
             ended_early: self.ended_early,
         }

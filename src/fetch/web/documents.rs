@@ -5,7 +5,7 @@ use std::{collections::hash_map::Entry, sync::Arc};
 use url::Url;
 
 use super::{
-    address,
+    KnownPage,
     crawler::{Crawler, Task},
     error::CrawlError,
     listing::{Page, PageDecision, storage},
@@ -15,6 +15,8 @@ use crate::domain::document::SkipRule;
 
 /// The most links of a page that are kept for the next crawl. A page with more is asked for as a whole.
 const MAX_KEPT_LINKS: usize = 2_000;
+/// Why a page fails that did not change, so that it has no document here, and can not keep its key.
+const DISPLACED: &str = "another page took its place; the next sync reads it anew";
 
 impl Crawler<'_> {
     /// Decides on a document that was read.
@@ -26,12 +28,17 @@ impl Crawler<'_> {
             &visited.links
         };
         let links = self.own_links(links);
+        self.decide(task, visited, &links).await?;
         self.follow(task, &links);
+        Ok(())
+    }
+
+    async fn decide(&mut self, task: &Task, visited: Visited, links: &[Arc<str>]) -> Result<(), CrawlError> {
         // The start page is read for its links even where the patterns leave it out.
         if !self.plan.takes(task.url.path()) {
             return Ok(());
         }
-        if obeys && visited.robots.noindex {
+        if self.requests.options.obey_robots && visited.robots.noindex {
             self.list(Page::bare(
                 task.url.as_str(),
                 PageDecision::Skip(SkipRule::NoIndex),
@@ -88,9 +95,13 @@ impl Crawler<'_> {
                 "the site answered 304 to a question that allows no such answer".to_owned(),
             );
         };
+        self.decide_unchanged(task, &known);
         if let Some(links) = &known.links {
             self.follow(task, links);
         }
+    }
+
+    fn decide_unchanged(&mut self, task: &Task, known: &KnownPage) {
         if !self.plan.takes(task.url.path()) {
             return;
         }
@@ -106,10 +117,11 @@ impl Crawler<'_> {
         };
         if key != known.url {
             // Another page has its name by now, and its document was not sent.
-            return self.fail(
-                task,
-                "another page took its place; the next sync reads it anew".to_owned(),
-            );
+            self.list(Page::bare(
+                task.url.as_str(),
+                PageDecision::Failed(DISPLACED.to_owned()),
+            ));
+            return;
         }
         if !self.is_duplicate(&page) {
             self.list_document(page);
@@ -119,12 +131,11 @@ impl Crawler<'_> {
     /// The document key: the URL that the page names as canonical, if that is one of the site which has no
     /// other document, else its own.
     fn key_of(&mut self, url: &Url, canonical: Option<&Url>, version: &str) -> String {
-        let canonical = canonical.and_then(address::normalise).filter(|canonical| {
-            canonical != url
-                && self.site.contains(canonical)
-                && self.plan.takes(canonical.path())
-                && self.robots.allows(canonical)
-        });
+        let canonical = canonical
+            .and_then(|canonical| self.site.own(canonical))
+            .filter(|canonical| {
+                canonical != url && self.plan.takes(canonical.path()) && self.robots.allows(canonical)
+            });
         if let Some(canonical) = canonical {
             let taken = self
                 .by_key
@@ -150,8 +161,7 @@ impl Crawler<'_> {
             return;
         }
         if page.decision == PageDecision::Unchanged {
-            page.decision =
-                PageDecision::Failed("another page took its place; the next sync reads it anew".to_owned());
+            page.decision = PageDecision::Failed(DISPLACED.to_owned());
             page.version_key.clear();
             self.documents = self.documents.saturating_sub(1);
         }
@@ -181,6 +191,9 @@ impl Crawler<'_> {
     }
 
     fn list_document(&mut self, page: Page) {
+        if self.by_key.contains_key(&page.url) {
+            return;
+        }
         self.by_version.insert(page.version_key.clone(), self.pages.len());
         self.documents += 1;
         self.list(page);

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use url::Url;
 
 use super::{KnownPage, requests::Validators};
+use crate::parse::html::CONVERTER_VERSION;
 
 /// What the last crawl left.
 pub(super) struct Known {
@@ -27,11 +28,11 @@ impl Known {
         }
     }
 
-    /// What to send with a question for `url`. Nothing where links are `needed` and not known, since a page
-    /// that did not change is not sent again.
+    /// What to send with a question for `url`. Nothing where its links are needed and not known, or where it would
+    /// become another document today: a page that did not change is not sent again.
     pub(super) fn validators(&self, url: &Url, needs_links: bool) -> Validators {
         let page = self.by_address.get(url.as_str());
-        page.filter(|page| !needs_links || page.links.is_some())
+        page.filter(|page| page.converter == CONVERTER_VERSION && (!needs_links || page.links.is_some()))
             .map(|page| Validators {
                 etag: page.etag.clone(),
                 last_modified: page.last_modified.clone(),

@@ -7,7 +7,7 @@ use super::{
     error::CrawlError,
     spool::{Place, Spool},
 };
-use crate::domain::document::SkipRule;
+use crate::{domain::document::SkipRule, parse::html::CONVERTER_VERSION};
 
 /// What becomes of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,8 @@ impl Page {
 #[derive(Debug)]
 pub struct Crawl {
     pub(super) pages: Arc<[Page]>,
+    /// What is known of pages that failed this time.
+    pub(super) kept: Vec<KnownPage>,
     pub(super) spool: Arc<Spool>,
     /// Why the crawl ended before it had seen all, in words for the owner of the invocation; none when it
     /// saw all or reached the plan's number of pages.
@@ -91,18 +93,19 @@ impl Crawl {
     }
 
     /// What the next crawl by the same plan may be told, to be kept once this one's documents are indexed.
+    /// A page whose document was not must be left out: the next crawl would take it for unchanged.
     pub fn known_pages(&self) -> Vec<KnownPage> {
         let pages = self.pages.iter().filter(|page| !page.version_key.is_empty());
-        pages
-            .map(|page| KnownPage {
-                url: page.url.clone(),
-                fetched_from: page.fetched_from.clone(),
-                etag: page.etag.clone(),
-                last_modified: page.last_modified.clone(),
-                version_key: page.version_key.clone(),
-                links: page.links.clone(),
-            })
-            .collect()
+        let known = pages.map(|page| KnownPage {
+            url: page.url.clone(),
+            fetched_from: page.fetched_from.clone(),
+            etag: page.etag.clone(),
+            last_modified: page.last_modified.clone(),
+            version_key: page.version_key.clone(),
+            links: page.links.clone(),
+            converter: CONVERTER_VERSION,
+        });
+        known.chain(self.kept.iter().cloned()).collect()
     }
 }
 

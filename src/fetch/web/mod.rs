@@ -206,6 +206,10 @@ pub struct KnownPage {
     /// an answer that it did not change would not say where to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Arc<[Arc<str>]>>,
+    /// [`CONVERTER_VERSION`](crate::parse::html::CONVERTER_VERSION) that its document was made with. A page
+    /// of another one is asked for as a whole.
+    #[serde(default)]
+    pub converter: u32,
 }
 
 /// What happens while a crawl runs.

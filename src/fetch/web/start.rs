@@ -182,10 +182,7 @@ pub(super) async fn sitemap_pages(
     robots: &Robots,
     max_urls: usize,
 ) -> (Vec<Url>, bool) {
-    let own = |text: &str| {
-        let url = address::normalise(&start.join(text).ok()?)?;
-        site.contains(&url).then_some(url)
-    };
+    let own = |text: &str| site.own(&start.join(text).ok()?);
     let mut queue: VecDeque<Url> = robots.sitemaps.iter().filter_map(|text| own(text)).collect();
     if robots.sitemaps.is_empty() {
         queue.extend(own("/sitemap.xml"));

@@ -4,6 +4,8 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
 
 /// How far into a page its encoding may be declared (HTML standard).
 const DECLARATION_BYTES: usize = 1_024;
+/// How far a NUL byte is looked for, as in files (`fetch::rules`).
+const BINARY_WINDOW_BYTES: usize = 8_000;
 
 /// Documents that are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,12 @@ pub(super) fn sniff(bytes: &[u8]) -> Option<Kind> {
         return Some(Kind::Html);
     }
     (!bytes.contains(&0) && std::str::from_utf8(bytes).is_ok()).then_some(Kind::Plain)
+}
+
+/// Whether what is called text is none: it has a NUL byte and is in no encoding of two bytes.
+pub(super) fn is_binary(bytes: &[u8]) -> bool {
+    let window = bytes.get(..BINARY_WINDOW_BYTES).unwrap_or(bytes);
+    memchr::memchr(0, window).is_some() && Encoding::for_bom(bytes).is_none()
 }
 
 /// The text of a page or of plain text. Its byte order mark decides, then `declared`, then what the page

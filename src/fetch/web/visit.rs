@@ -176,6 +176,8 @@ fn parse(
     };
     visited.content = match kind {
         Kind::Pdf => bytes.to_vec(),
+        // Servers call plain text whatever they do not know.
+        Kind::Plain | Kind::Markdown if text::is_binary(bytes) => return Outcome::Skip(SkipRule::Binary),
         Kind::Plain | Kind::Markdown => text::decode(bytes, kind, encoding).into_bytes(),
         Kind::Html => match html::page_to_markdown(&text::decode(bytes, kind, encoding), url, token) {
             Ok(page) => {

@@ -29,6 +29,8 @@ pub struct Model {
     pub request_id: Option<Uuid>,
     pub webhook_url: Option<String>,
     pub sealed_webhook_secret: Option<Vec<u8>>,
+    /// The bucket whose events concern the source; null for one that follows none.
+    pub auto_sync_bucket: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -140,6 +140,15 @@ impl ChromaDatabase {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
+    /// Deletes one record, as somebody else may.
+    pub async fn delete_record(&self, collection: &str, id: &str) {
+        let collection = self.collection(collection).await;
+        let url = self.collection_url(&collection, "/delete");
+        let body = json!({ "ids": [id] });
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Runs a script with the stock Python client. It finds `host`, `port`, `tenant`, `database` in `sys.argv`
     /// and prints one JSON value.
     pub fn python(&self, script: &str) -> Value {

@@ -15,6 +15,7 @@ pub mod git_server;
 pub mod github;
 pub mod grpc_web;
 pub mod keys;
+pub mod moto;
 pub mod nginx;
 pub mod node;
 pub mod postgres;

@@ -232,7 +232,7 @@ async fn a_site_that_wants_fewer_requests_gets_the_time_it_asks_for() {
             ("limited/a.html", &a),
             ("limited/b.html", &b),
         ],
-        "limit_req_zone $server_name zone=slow:1m rate=1r/s; limit_req_status 429;",
+        "limit_req_zone $binary_remote_addr zone=slow:1m rate=1r/s; limit_req_status 429;",
         "location /limited/ { limit_req zone=slow; error_page 429 = @wait; }
          location @wait { internal; add_header Retry-After 1 always; return 429; }",
     );

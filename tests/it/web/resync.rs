@@ -55,7 +55,7 @@ async fn pages_that_did_not_change_are_asked_for_once_and_not_sent() {
     assert_eq!(pages.len(), 5);
     for request in pages {
         assert_eq!(request.status, 304, "{request:?}");
-        assert!(request.if_none_match.starts_with('"'), "{request:?}");
+        assert!(request.if_none_match.len() > 10, "{request:?}");
     }
 }
 
@@ -128,6 +128,22 @@ async fn without_its_links_a_page_that_leads_on_is_asked_for_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_page_that_another_release_converted_is_asked_for_as_a_whole() {
+    let crawler = site();
+    let mut known = first(&crawler).await;
+    for page in &mut known {
+        page.converter -= 1;
+        page.version_key = "0".repeat(64);
+    }
+    let crawl = crawler.crawl_again(&crawler.plan("/"), known).await.unwrap();
+    assert!(
+        super::listing(&crawl)
+            .iter()
+            .all(|(_, decision)| decision == "load")
+    );
+}
+
+#[tokio::test]
 async fn what_is_known_of_pages_survives_being_written_down() {
     let crawler = site();
     let known = first(&crawler).await;
@@ -161,6 +177,22 @@ async fn a_page_that_fails_for_now_stays_listed_with_all_that_it_led_to() {
 }
 
 #[tokio::test]
+async fn a_page_that_fails_twice_is_known_the_third_time() {
+    let crawler = site();
+    let known = first(&crawler).await;
+    crawler.site.write("down/hub.html", "");
+    let again = crawler
+        .crawl_again(&crawler.plan("/"), known.clone())
+        .await
+        .unwrap();
+    let by_url = |mut pages: Vec<KnownPage>| {
+        pages.sort_by(|one, other| one.url.cmp(&other.url));
+        pages
+    };
+    assert_eq!(by_url(again.known_pages()), by_url(known));
+}
+
+#[tokio::test]
 async fn where_links_may_have_been_missed_known_pages_are_asked_for_themselves() {
     let crawler = site();
     let mut known = first(&crawler).await;
@@ -191,10 +223,10 @@ async fn a_crawl_that_ends_early_keeps_the_known_pages_it_did_not_come_to() {
             page(&format!("{path} is new"), &["/hub.html", "/c.html", "/d.html"]),
         );
     }
-    crawler.options.max_crawl_bytes = 80;
+    crawler.options.max_crawl_bytes = 79;
     crawler.options.parallel = 1;
     let crawl = crawler.crawl_again(&crawler.plan("/"), known).await.unwrap();
-    let why = "failed: the crawl ended because its documents take more than 80 bytes (web.max_crawl_bytes)";
+    let why = "failed: the crawl ended because its documents take more than 79 bytes (web.max_crawl_bytes)";
     assert_listing(
         &crawl,
         &[

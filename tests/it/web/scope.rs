@@ -264,11 +264,11 @@ async fn redirects_are_followed_within_the_site_and_end_at_its_border() {
             ("/", "load"),
             ("/new.html", "load"),
             ("/away.html", "off_site"),
+            ("/odd.html", "off_site"),
             (
                 "/loop.html",
                 "failed: it redirects more than 5 times (web.max_redirects)",
             ),
-            ("/odd.html", "off_site"),
         ],
     );
     let news = crawler
