@@ -47,6 +47,8 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
     assert_eq!(
         seen["services"],
         json!([
+            "chromasync.v1.CredentialService",
+            "chromasync.v1.FileService",
             INVOCATIONS,
             SOURCES,
             "grpc.health.v1.Health",
@@ -127,6 +129,8 @@ async fn the_current_version_of_reflection_is_served_beside_the_older_one() {
     assert_eq!(
         names,
         [
+            "chromasync.v1.CredentialService",
+            "chromasync.v1.FileService",
             INVOCATIONS,
             SOURCES,
             "grpc.health.v1.Health",

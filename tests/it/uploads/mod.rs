@@ -1,5 +1,6 @@
 //! Files that are uploaded, over both transports: what becomes of them in the collection.
 
+mod bucket;
 mod refusals;
 mod removal;
 
