@@ -10,8 +10,8 @@ use std::{collections::HashMap, time::Duration};
 
 use sea_orm::{
     ActiveValue::Set,
-    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, Statement,
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, Statement,
     sea_query::{Expr, LockBehavior, LockType},
 };
 use uuid::Uuid;
@@ -140,14 +140,17 @@ async fn begin(transaction: &DatabaseTransaction, new: &NewUpload) -> Result<boo
         let lock = Statement::from_sql_and_values(DbBackend::Postgres, lock, [key.into()]);
         transaction.execute_raw(lock).await?;
     }
-    let under_way = upload::Entity::find()
+    let under_way: Option<i64> = upload::Entity::find()
+        .select_only()
+        .column_as(Column::Id.count(), "under_way")
         .filter(open())
         .filter(Column::Tenant.eq(new.tenant.as_str()))
         .filter(Column::CheckAt.gt(new.now.0))
         .filter(Column::Removing.eq(false))
-        .count(transaction)
+        .into_tuple()
+        .one(transaction)
         .await?;
-    if under_way >= u64::from(new.most) {
+    if under_way.unwrap_or_default() >= i64::from(new.most) {
         return Ok(false);
     }
     let row = upload::ActiveModel {

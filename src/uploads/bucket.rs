@@ -1,6 +1,6 @@
 //! Uploads as objects of a bucket: `chroma-sync-uploads/{upload}/{piece}`.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
@@ -35,8 +35,14 @@ pub struct BucketOptions {
     pub path_style: bool,
 }
 
-#[derive(Debug)]
 pub(super) struct PieceBucket(AmazonS3);
+
+/// Prints nothing of it: it holds a secret.
+impl fmt::Debug for PieceBucket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("PieceBucket")
+    }
+}
 
 impl PieceBucket {
     pub(super) fn open(options: BucketOptions) -> Result<Self, UploadError> {

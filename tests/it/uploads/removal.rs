@@ -62,6 +62,19 @@ struct Open {
 impl Open {
     /// Begins to upload a file of [`SEVERAL_PIECES`] bytes; a piece of it is stored when this returns.
     async fn begin(scenario: &Scenario, service: &Service) -> Self {
+        let open = Self::start(scenario, service).await;
+        wait_for("a stored piece", async || {
+            match stored_files(scenario).as_slice() {
+                [] => Err("none"),
+                [..] => Ok(()),
+            }
+        })
+        .await;
+        open
+    }
+
+    /// Begins to upload a file of [`SEVERAL_PIECES`] bytes and sends the first of them.
+    async fn start(scenario: &Scenario, service: &Service) -> Self {
         let (messages, received) = mpsc::channel(1);
         let mut client = service.files(&scenario.admin);
         let answer = tokio::spawn(async move {
@@ -76,18 +89,12 @@ impl Open {
         for _ in 0..5 {
             open.send(Content::Chunk(chunk.clone())).await;
         }
-        wait_for("a stored piece", async || {
-            match stored_files(scenario).as_slice() {
-                [] => Err("none"),
-                [..] => Ok(()),
-            }
-        })
-        .await;
         open
     }
 
+    /// What is sent after the answer is lost.
     async fn send(&self, content: Content) {
-        self.messages.send(message(content)).await.unwrap();
+        self.messages.send(message(content)).await.ok();
     }
 
     /// Sends the rest of the file.
@@ -142,7 +149,7 @@ async fn an_upload_ends_at_its_deadline_and_when_nothing_comes() {
     let mut scenario = Scenario::new(Backend::Sqlite).await;
     scenario.deployment = scenario.deployment.with("uploads.idle_seconds", "1");
     let service = scenario.deployment.start_role("api");
-    let idle = Open::begin(&scenario, &service).await;
+    let idle = Open::start(&scenario, &service).await;
     let status = idle.answer.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert_eq!(refusal(&status).0, "DEADLINE_EXCEEDED");
@@ -154,7 +161,7 @@ async fn an_upload_ends_at_its_deadline_and_when_nothing_comes() {
         .with("uploads.idle_seconds", "60")
         .with("uploads.timeout_seconds", "1");
     let service = scenario.deployment.start_role("api");
-    let slow = Open::begin(&scenario, &service).await;
+    let slow = Open::start(&scenario, &service).await;
     let status = slow.answer.await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert_nothing_is_left(&scenario).await;
