@@ -197,8 +197,8 @@ async fn kept_on(backend: Backend) {
     let mut scenario = Scenario::new(backend).await;
     scenario.deployment = scenario.deployment.with("uploads.sweep_seconds", "1");
     let service = scenario.deployment.start();
-    let form = || Form::to(&scenario.database(), "files").file("a.txt", b"some text");
-    let id = created(&form().send(&service, &scenario.admin).await);
+    let form = Form::to(&scenario.database(), "files").file("a.txt", b"some text");
+    let id = created(&form.clone().send(&service, &scenario.admin).await);
     completed(&scenario, &service, &id).await;
     assert_eq!((stored_files(&scenario).len(), rows(&scenario).await), (1, 1));
     drop(service);
@@ -206,7 +206,7 @@ async fn kept_on(backend: Backend) {
     // The same file is due at once where nothing is kept; its row was put off for a day, so only a new one goes.
     scenario.deployment = scenario.deployment.with("uploads.keep_hours", "0");
     let service = scenario.deployment.start();
-    let id = created(&form().send(&service, &scenario.admin).await);
+    let id = created(&form.send(&service, &scenario.admin).await);
     completed(&scenario, &service, &id).await;
     wait_for("the removal of the second", async || {
         match stored_files(&scenario).len() {
