@@ -12,7 +12,7 @@
 )]
 
 #[path = "../tests/it/harness/mod.rs"]
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
 #[path = "shared/processor_time.rs"]
 mod processor_time;

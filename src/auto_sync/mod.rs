@@ -142,8 +142,9 @@ impl Environment {
     }
 
     async fn delete(&self, queue: &Queue, message: &Message) {
+        let deleted = queue.delete(message).await;
         self.counts.messages_handled.add();
-        if let Err(error) = queue.delete(message).await {
+        if let Err(error) = deleted {
             tracing::warn!(
                 message.id = message.message_id, error = %chain(&error),
                 "a message that was handled could not be deleted; it will be received again, without effect"

@@ -32,6 +32,12 @@ pub enum HtmlError {
         /// The most that is parsed.
         limit: u32,
     },
+    /// It has too many elements.
+    #[error("it has more than {limit} elements and texts")]
+    TooLarge {
+        /// The most that are kept.
+        limit: usize,
+    },
     /// It is made of markup that takes the parser too long.
     #[error("it takes too long to parse")]
     TooSlow,

@@ -26,7 +26,7 @@ use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 pub use self::{
-    answer::{AnswerError, Converted as Parsed, read as read_answer},
+    answer::Converted as Parsed,
     describe::{DescribeError, ImageDescriber, ImageDescriberOptions},
     error::{ConverterEnd, ParseError},
     format::Format,

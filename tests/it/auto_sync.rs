@@ -147,8 +147,9 @@ impl Follower {
         )));
     }
 
-    /// Waits until as many messages were handled.
+    /// Waits until as many messages were handled, and the test that S3 sends first.
     async fn handled(&self, messages: u64) {
+        let messages = messages + 1;
         wait_for("handling the messages", async || {
             let handled = self.counts.messages_handled.get();
             if handled >= messages { Ok(()) } else { Err(handled) }

@@ -20,12 +20,11 @@ const METHODS: [&str; 9] = [
     "GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE", "QUERY",
 ];
 /// Reasons that only gRPC gives.
-const NOT_OVER_REST: [Reason; 5] = [
+const NOT_OVER_REST: [Reason; 4] = [
     Reason::InvalidPageToken,
     Reason::MethodNotServed,
     Reason::GithubAppExists,
     Reason::CredentialInUse,
-    Reason::AwsCredentialNotFound,
 ];
 /// What schemathesis does not call: a form whose size is in a header, which `uploads` sends, and operations whose
 /// answers have no end, which `watch_events` calls.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, process::Command};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use chroma_sync::proto::{self, invocation::State};
+use chroma_sync::proto::{self, invocation::State, source_service_client::SourceServiceClient};
 use memchr::memmem;
 use serde_json::{Value, json};
 use tonic::{Response, Status};
@@ -17,12 +17,13 @@ use crate::harness::{
     receiver::Receiver,
     rest::RestClient,
     scenario::{Scenario, invocation_request},
-    service::{Deployment, Service},
+    service::{Authenticated, Deployment, Service},
     stores::{Backend, on_both},
     token_gate::TokenGate,
 };
 
 const AWS_SECRET: &str = "planted/AwsSecretAccessKey+0123456789";
+const S3_SECRET: &str = "planted/SecretOfABucketInline+0123456789";
 const CHROMA_TOKEN: &str = "planted-chroma-token-of-the-caller";
 const ENCRYPTION_KEY: &str = "badc0ffee0ddf00dbadc0ffee0ddf00dbadc0ffee0ddf00dbadc0ffee0ddf00d";
 const PREVIOUS_KEY: &str = "feedfacecafebeeffeedfacecafebeeffeedfacecafebeeffeedfacecafebeef";
@@ -191,6 +192,8 @@ impl Run<'_> {
         damaged["webhook"] = json!({"url": receiver.url(), "secret": signing_secret("rest")});
         self.answers.rest(rest.post("/api/v1/sources", &damaged).await);
 
+        self.plant_bucket_keys(&mut sources, &rest).await;
+
         // The one that the server makes is in this answer, and nowhere else.
         let mut made = body;
         made["webhook"] = json!({"url": receiver.url()});
@@ -198,6 +201,46 @@ impl Run<'_> {
         let (_, made) = rest.post("/api/v1/sources", &made).await;
         planted.add("made", made["webhook"]["signing_secret"].as_str().unwrap());
         (source_id, by_rest["source_id"].as_str().unwrap().to_owned())
+    }
+
+    /// Sends access keys in the sources that need them, in good and in bad form.
+    async fn plant_bucket_keys(
+        &mut self,
+        sources: &mut SourceServiceClient<Authenticated>,
+        rest: &RestClient,
+    ) {
+        for secret in [S3_SECRET.to_owned(), format!("{S3_SECRET} damaged")] {
+            let bucket = proto::S3Source {
+                bucket_name: "bucket".to_owned(),
+                region: "us-east-1".to_owned(),
+                collection_name: "objects".to_owned(),
+                access_key: Some(proto::AwsAccessKey {
+                    access_key_id: "AKIDBUCKET".to_owned(),
+                    secret_access_key: secret.clone(),
+                }),
+                ..Default::default()
+            };
+            let request = proto::CreateSourceRequest {
+                database_name: self.scenario.database(),
+                settings: Some(proto::create_source_request::Settings::S3(bucket)),
+                ..Default::default()
+            };
+            self.answers.grpc(sources.create_source(request).await);
+            let body = json!({
+                "database_name": self.scenario.database(),
+                "s3": {
+                    "bucket_name": "bucket",
+                    "region": "eu-central-1",
+                    "collection_name": "objects",
+                    "aws_access_key_id": "AKIDBUCKET",
+                    "aws_secret_access_key": secret,
+                },
+            });
+            self.answers.rest(rest.post("/api/v1/sources", &body).await);
+            let mut damaged = body;
+            damaged["s3"]["aws_credential_id"] = json!(1);
+            self.answers.rest(rest.post("/api/v1/sources", &damaged).await);
+        }
     }
 
     /// Syncs a source with a webhook of the invocation's own, and looks at everything there is.
@@ -292,6 +335,7 @@ async fn nowhere_on(backend: Backend) {
 
     let mut planted = Planted::default();
     planted.add("AWS access key", AWS_SECRET);
+    planted.add("access key of a bucket", S3_SECRET);
     planted.add("private key", app_key().lines().nth(5).unwrap());
     planted.add("Chroma token", CHROMA_TOKEN);
     planted.add("encryption key", ENCRYPTION_KEY);
@@ -361,6 +405,7 @@ async fn nowhere_on(backend: Backend) {
         );
     }
     assert!(answers.0.iter().any(|answer| answer.contains("AKIDEXAMPLE")));
+    assert!(lists(&held, "AKIDBUCKET"), "the key of a bucket was stored");
     let dumped = format!("\\x01{}", hex::encode(format!("x{AWS_SECRET}")));
     assert_eq!(planted.found_in(dumped.as_bytes()), ["AWS access key"]);
     let mut found = Vec::new();

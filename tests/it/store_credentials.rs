@@ -9,7 +9,8 @@ use chroma_sync::{
         },
         names::TenantName,
         page::PageRequest,
-        source::{GithubAppId, SourceSettings},
+        s3::{AutoSync, BucketName, Region},
+        source::{GithubAppId, S3Credential, S3Source, SourceSettings},
         webhook::{Webhook, WebhookUrl, sealing_context},
     },
     seal::SealingKey,
@@ -20,7 +21,7 @@ use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
 
 use crate::harness::stores::{
-    TestStore, created, created_source, new_invocation, new_source, on_both_stores,
+    TestStore, collection, created, created_source, new_invocation, new_source, on_both_stores,
 };
 
 on_both_stores! {
@@ -187,7 +188,9 @@ async fn a_credential_that_sources_name_stays(test: TestStore) {
     let mut sources = Vec::new();
     for repository in ["owner/one", "owner/two"] {
         let mut new = new_source("db", repository);
-        let SourceSettings::Github(github) = &mut new.settings;
+        let SourceSettings::Github(github) = &mut new.settings else {
+            panic!("{:?}", new.settings);
+        };
         github.app_id = Some(app_id("7"));
         let source = test.store.create_source(&tenant, new, None).await;
         sources.push(created_source(source.unwrap()));
@@ -200,6 +203,23 @@ async fn a_credential_that_sources_name_stays(test: TestStore) {
         assert!(test.store.delete_source(&scope, source.id).await.unwrap());
     }
     assert_eq!(delete(&tenant).await, DeleteCredential::Deleted);
+
+    let key = store_key(&test, &tenant, "of a bucket").await;
+    let mut new = new_source("db", "owner/replaced");
+    new.settings = SourceSettings::S3(S3Source {
+        bucket: BucketName::parse("bucket", "bucket").unwrap(),
+        region: Region::parse("region", "us-east-1").unwrap(),
+        collection: collection("objects"),
+        credential: S3Credential::Stored(key.id),
+        path_prefix: None,
+        auto_sync: AutoSync::None,
+    });
+    let source = created_source(test.store.create_source(&tenant, new, None).await.unwrap());
+    let delete = async || test.store.delete_aws_credential(&tenant, key.id).await.unwrap();
+    assert_eq!(delete().await, DeleteCredential::InUse(1));
+    let scope = Scope::tenant(tenant.clone());
+    assert!(test.store.delete_source(&scope, source.id).await.unwrap());
+    assert_eq!(delete().await, DeleteCredential::Deleted);
 }
 
 /// One secret in every column, sealed with `key`; each with what it was sealed for.

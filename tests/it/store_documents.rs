@@ -34,6 +34,7 @@ fn document(ordinal: u32, key: &str, outcome: DocumentOutcome) -> Document {
         size_bytes: Some(10),
         outcome,
         chunks: 0,
+        memo: None,
     }
 }
 

@@ -138,6 +138,7 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
         size_bytes: Some(1),
         outcome: DocumentOutcome::Discovered,
         chunks: 0,
+        memo: None,
     };
     let held = test
         .store

@@ -59,6 +59,7 @@ async fn current_invocation(
         size_bytes: Some(10),
         outcome: outcome.clone(),
         chunks: 2,
+        memo: None,
     });
     assert_eq!(
         test.store.record_discovered(id, 1, rows.collect()).await.unwrap(),

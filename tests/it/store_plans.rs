@@ -445,6 +445,7 @@ async fn call_all_for_workers(test: &TestStore) {
         size_bytes: None,
         outcome: DocumentOutcome::Discovered,
         chunks: 0,
+        memo: None,
     });
     let _ = store.record_discovered(id, 1, documents.collect()).await.unwrap();
     let settled = [Settled {

@@ -15,11 +15,13 @@ pub(super) const MAX_PAGE_BYTES: usize = 16 << 20;
 pub(super) const MAX_ERROR_BYTES: usize = 64 << 10;
 const MAX_CODE_BYTES: usize = 64;
 
-/// One page of a listing.
+/// One page of a listing. What S3 always says is asked for, lest something else, such as a web page, is taken for
+/// a bucket without objects.
 #[derive(Debug, Deserialize)]
 #[serde(rename = "ListBucketResult", rename_all = "PascalCase")]
 pub(super) struct Page {
-    #[serde(default)]
+    #[serde(rename = "Name")]
+    _name: String,
     is_truncated: bool,
     next_continuation_token: Option<String>,
     encoding_type: Option<String>,
@@ -301,19 +303,28 @@ mod tests {
 
     #[test]
     fn keys_are_taken_as_they_are_where_the_server_does_not_encode_them() {
-        let page =
-            b"<ListBucketResult><Contents><Key>a+b%20</Key><ETag>e</ETag></Contents></ListBucketResult>";
+        let page = b"<ListBucketResult><Name>docs</Name><IsTruncated>false</IsTruncated>\
+            <Contents><Key>a+b%20</Key><ETag>e</ETag></Contents></ListBucketResult>";
         let (objects, next) = Page::parse(page).unwrap().into_parts().unwrap();
         assert_eq!((objects[0].key.as_str(), next), ("a+b%20", None));
     }
 
     #[test]
     fn a_page_that_cannot_be_followed_or_names_no_version_is_refused() {
-        let endless = b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+        let endless = b"<ListBucketResult><Name>n</Name><IsTruncated>true</IsTruncated></ListBucketResult>";
         assert_eq!(Page::parse(endless).unwrap().into_parts(), Err(None));
-        let bare = b"<ListBucketResult><Contents><Key>a</Key></Contents></ListBucketResult>";
+        let bare = b"<ListBucketResult><Name>n</Name><IsTruncated>false</IsTruncated>\
+            <Contents><Key>a</Key></Contents></ListBucketResult>";
         assert_eq!(Page::parse(bare).unwrap().into_parts(), Err(Some("a".to_owned())));
-        assert!(Page::parse(b"<html>").is_err());
+        let pages = [
+            "",
+            "<html>",
+            "<html><head></head><body>It works!</body></html>",
+            "<ListBucketResult></ListBucketResult>",
+        ];
+        for page in pages {
+            assert!(Page::parse(page.as_bytes()).is_err(), "{page}");
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Crawler<'_> {
         }
     }
 
-    fn goes_deeper(&self, task: &Task) -> bool {
+    pub(super) fn goes_deeper(&self, task: &Task) -> bool {
         self.plan.max_depth.is_none_or(|most| task.depth < most)
     }
 

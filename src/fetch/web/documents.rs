@@ -96,8 +96,10 @@ impl Crawler<'_> {
             );
         };
         self.decide_unchanged(task, &known);
-        if let Some(links) = &known.links {
-            self.follow(task, links);
+        match &known.links {
+            Some(links) => self.follow(task, links),
+            // Nobody asked whether it changed, and still the site says so.
+            None => self.incomplete |= task.follow && self.goes_deeper(task),
         }
     }
 

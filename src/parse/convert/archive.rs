@@ -35,7 +35,7 @@ impl<'a> Archive<'a> {
             Err(error) => return Err(Failure::damaged(error)),
         };
         let by_ratio = part.compressed_size().saturating_mul(MAX_RATIO);
-        let limit = by_ratio.max(RATIO_GRACE_BYTES).min(MAX_PART_BYTES);
+        let limit = by_ratio.clamp(RATIO_GRACE_BYTES, MAX_PART_BYTES);
         let mut bytes = Vec::new();
         // What the archive says about its sizes need not be true.
         part.take(limit + 1)

@@ -37,10 +37,13 @@ pub(super) fn drop_running_lines(marked: &str) -> String {
         edges.extend(last.filter(|last| first != Some(*last)).map(|line| (line, false)));
         begin = end + 1;
     }
-    let mut pages_of: HashMap<String, usize> = HashMap::new();
+    // On how many pages, and the least of its ranks.
+    let mut found_at: HashMap<String, (usize, usize)> = HashMap::new();
     for (line, _) in &edges {
         if let Some(key) = key(lines[*line]) {
-            *pages_of.entry(key).or_default() += 1;
+            let (pages, least) = found_at.entry(key).or_default();
+            *pages += 1;
+            *least = rank(lines[*line]).max(*least);
         }
     }
     let edges: HashMap<usize, bool> = edges.into_iter().collect();
@@ -55,7 +58,11 @@ pub(super) fn drop_running_lines(marked: &str) -> String {
         let repeats = match (&found, edges.get(&number)) {
             (Some(key), Some(first)) => {
                 let again = *first && is_heading(line) && headings.contains(key);
-                pages_of.get(key).is_some_and(|pages| *pages >= MIN_PAGES) || again
+                // The title of a book is larger than its repetition above the pages.
+                let runs = found_at
+                    .get(key)
+                    .is_some_and(|(pages, least)| *pages >= MIN_PAGES && rank(line) >= *least);
+                runs || again
             }
             (None, _) | (_, None) => false,
         };
@@ -79,6 +86,14 @@ pub(super) fn drop_running_lines(marked: &str) -> String {
 
 fn is_heading(line: &str) -> bool {
     line.starts_with('#')
+}
+
+/// The level of a heading, or what is below all of them.
+fn rank(line: &str) -> usize {
+    match line.bytes().take_while(|byte| *byte == b'#').count() {
+        0 => usize::MAX,
+        level => level,
+    }
 }
 
 /// What makes two lines the same: letters and digits without the page's number at either end. `None` for
@@ -116,6 +131,12 @@ mod tests {
             drop_running_lines(text),
             "# 1 Birds\n\nBirds fly.\n\nMore.\n\n# 2 Fish\n\nFish swim.\n\n- Fish\n\nFish rest.\n\nEnd."
         );
+    }
+
+    #[test]
+    fn the_title_of_a_book_stays_where_it_is_larger_than_above_the_pages() {
+        let text = "<!-- Page 1 -->\n# Birds\n\na\n<!-- Page 2 -->\n##### Birds\nb\n<!-- Page 3 -->\n##### Birds\nc\n";
+        assert_eq!(drop_running_lines(text), "# Birds\n\na\nb\nc");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     code,
-    content::is_surrounding,
+    content::{is_heading_element, is_surrounding},
     dom::{Document, Element, NodeData, NodeId},
     inline::{Inline, collapse, escape_line_start},
     table,
@@ -212,6 +212,18 @@ impl<'a> Writer<'a> {
 
     fn emphasised_block(&mut self, id: NodeId) {
         self.flush();
+        let document = self.document;
+        let elements = document
+            .walk(id, |_, _| false)
+            .filter_map(|node| document.element(node));
+        // rustdoc unfolds below headings.
+        if elements
+            .into_iter()
+            .any(|element| is_heading_element(element) || &*element.name == "pre")
+        {
+            self.children(id);
+            return self.flush();
+        }
         let text = self.line_of(id);
         if !text.is_empty() {
             self.block(&format!("**{text}**"));

@@ -1,7 +1,5 @@
 //! Which part of a page is its content, and what in it is not.
 
-use std::collections::HashMap;
-
 use super::dom::{Document, Element, NodeData, NodeId};
 
 /// Elements that hold nothing to read.
@@ -56,6 +54,7 @@ const SURROUNDING_CLASSES: &[&str] = &[
     "lineno",
     "line-numbers",
     "screen-reader-text",
+    "hideme",
 ];
 /// What generators write as the text of a link to the heading that it stands in.
 const PERMALINK_TEXTS: &[&str] = &["", "#", "¶", "§", "🔗", "\u{f0c1}", "link", "permalink"];
@@ -107,7 +106,7 @@ pub(super) fn pick(document: &Document, root: NodeId) -> NodeId {
         })
         .unwrap_or(root);
     let lengths = text_lengths(document, body);
-    let length_of = |id: NodeId| lengths.get(&id).copied().unwrap_or(0);
+    let length_of = |id: NodeId| lengths.get(id).copied().unwrap_or(0);
     let elements = || {
         document
             .walk(body, |_, _| false)
@@ -129,25 +128,20 @@ pub(super) fn pick(document: &Document, root: NodeId) -> NodeId {
 }
 
 /// Bytes of text below each node that is not left out, by id.
-fn text_lengths(document: &Document, root: NodeId) -> HashMap<NodeId, usize> {
+fn text_lengths(document: &Document, root: NodeId) -> Vec<usize> {
     let order: Vec<NodeId> = document
         .walk(root, |id, element| {
             id != root && is_surrounding(document, id, element)
         })
         .collect();
-    let mut lengths: HashMap<NodeId, usize> = HashMap::with_capacity(order.len());
+    let mut lengths = vec![0; document.len()];
     // What is below a node comes after it, so backwards every length is whole when it is added.
     for id in order.into_iter().rev() {
-        let own = match document.data(id) {
-            NodeData::Text(text) => text.split_ascii_whitespace().map(str::len).sum(),
-            // What is left out is in the walk itself, and nothing below it is.
-            NodeData::Element(_) | NodeData::Other => 0,
-        };
-        let length = lengths.entry(id).or_insert(0);
-        *length += own;
-        let length = *length;
+        if let NodeData::Text(text) = document.data(id) {
+            lengths[id] += text.split_ascii_whitespace().map(str::len).sum::<usize>();
+        }
         if let Some(parent) = document.parent(id).filter(|_| id != root) {
-            *lengths.entry(parent).or_insert(0) += length;
+            lengths[parent] += lengths[id];
         }
     }
     lengths
@@ -172,7 +166,7 @@ pub(super) fn is_surrounding(document: &Document, id: NodeId, element: &Element)
         "header" | "footer" => !stands_in_content(document, id),
         "aside" => !is_note(element),
         // A heading that unfolds what is below it is a heading.
-        "button" => !stands_in_heading(document, id),
+        "button" => !is_heading(document, id),
         "a" => is_permalink(document, id, element),
         // Formulas are hidden from readers that get a picture instead.
         "math" => return false,
@@ -203,11 +197,17 @@ fn is_note(element: &Element) -> bool {
             .any(|class| NOTES.iter().any(|note| class.contains(note)))
 }
 
-fn stands_in_heading(document: &Document, id: NodeId) -> bool {
-    std::iter::successors(document.parent(id), |id| document.parent(*id))
+/// Whether the element is all that a heading around it says.
+fn is_heading(document: &Document, id: NodeId) -> bool {
+    let heading = std::iter::successors(document.parent(id), |id| document.parent(*id))
         .take(2)
-        .filter_map(|ancestor| document.element(ancestor))
-        .any(|element| matches!(&*element.name, "h1" | "h2" | "h3" | "h4" | "h5" | "h6"))
+        .find(|ancestor| document.element(*ancestor).is_some_and(is_heading_element));
+    heading.is_some_and(|heading| document.raw_text(heading, |node, _| node == id).trim().is_empty())
+}
+
+/// Whether the element is a heading.
+pub(super) fn is_heading_element(element: &Element) -> bool {
+    matches!(&*element.name, "h1" | "h2" | "h3" | "h4" | "h5" | "h6")
 }
 
 fn stands_in_content(document: &Document, id: NodeId) -> bool {

@@ -22,6 +22,9 @@ use super::HtmlError;
 
 /// Elements nested deeper than this are no page. Parsing that many takes milliseconds.
 const MAX_DEPTH: u32 = 1_024;
+/// Elements and texts, which take up to 200 bytes each. A page of 10 MB that is nothing but highlighted
+/// code has 700,000.
+const MAX_NODES: usize = 1_000_000;
 /// Bytes given to the parser at once. They cannot open more than a third as many elements.
 const PIECE_BYTES: usize = 4_096;
 /// What is made of markup to keep the parser busy is given up after this time. A page of 10 MB takes a
@@ -92,7 +95,7 @@ impl Document {
     /// Parses a document as browsers do, which takes any text.
     ///
     /// # Errors
-    /// [`HtmlError::TooDeep`] and [`HtmlError::TooSlow`].
+    /// See [`HtmlError`].
     pub(super) fn parse(html: &str) -> Result<Self, HtmlError> {
         let started = Instant::now();
         let mut parser = parse_document(Sink::default(), ParseOpts::default());
@@ -104,11 +107,19 @@ impl Document {
             if parser.tokenizer.sink.sink.deepest.get() > MAX_DEPTH {
                 return Err(HtmlError::TooDeep { limit: MAX_DEPTH });
             }
+            if parser.tokenizer.sink.sink.document.borrow().len() > MAX_NODES {
+                return Err(HtmlError::TooLarge { limit: MAX_NODES });
+            }
             if started.elapsed() > MAX_PARSE {
                 return Err(HtmlError::TooSlow);
             }
         }
         Ok(parser.finish())
+    }
+
+    /// Number of nodes; all ids are less.
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     /// What the node is, where it is an element.

@@ -167,7 +167,7 @@ fn needs_escape(
     match character {
         '`' => true,
         '*' => !(is_open(previous) && is_open(next)),
-        '_' => !(is_word(previous) && is_word(next)) && !(is_open(previous) && is_open(next)),
+        '_' => !(is_word(previous) && is_word(next) || is_open(previous) && is_open(next)),
         // One that cannot end anything struck out leaves none that could begin it.
         '~' => !is_open(previous) || next == Some('~'),
         '\\' => next.is_none_or(|next| next.is_ascii_punctuation()),

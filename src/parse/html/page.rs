@@ -52,7 +52,11 @@ pub(super) fn read(document: &Document, address: Option<&Url>, robot: &str) -> F
                     facts.base = resolve(address, href).or(facts.base);
                 }
             }
-            "meta" => facts.robots = facts.robots.or(wishes(element, robot)),
+            "meta" => {
+                facts.robots = facts.robots.or(wishes(element, robot));
+                links.extend(refresh(element));
+            }
+            "frame" if links.len() < MAX_LINKS => links.extend(element.attribute("src")),
             "link" if canonical.is_none() && has_word(element, "rel", "canonical") => {
                 canonical = element.attribute("href");
             }
@@ -95,6 +99,17 @@ fn wishes(element: &Element, robot: &str) -> RobotsWishes {
         Some(content) if addressed => RobotsWishes::parse(content),
         Some(_) | None => RobotsWishes::default(),
     }
+}
+
+/// Where `<meta http-equiv=refresh content="0; url=...">` leads, which is how pages without a server redirect.
+fn refresh(element: &Element) -> Option<&str> {
+    element
+        .attribute("http-equiv")
+        .filter(|name| name.trim().eq_ignore_ascii_case("refresh"))?;
+    let (_, target) = element.attribute("content")?.split_once([';', ','])?;
+    let (name, url) = target.split_once('=')?;
+    let url = url.trim().trim_matches(['"', '\'']);
+    (name.trim().eq_ignore_ascii_case("url") && !url.is_empty()).then_some(url)
 }
 
 /// The URL that `href` leads to, without its fragment, if it is one that can be fetched.

@@ -101,6 +101,21 @@ fn lists_nest_and_count() {
 }
 
 #[test]
+fn what_unfolds_is_kept_with_its_summary() {
+    assert_markdown(&[
+        (
+            "<details><summary>More</summary><p>Text</p></details>",
+            "**More**\n\nText",
+        ),
+        (
+            "<details><summary><a href='/src'>Source</a><h3>fn a()</h3></summary><p>Text</p></details>",
+            "[Source](https://example.com/src)\n\n### fn a()\n\nText",
+        ),
+        ("<h1>Struct A <button>Copy path</button></h1>", "# Struct A"),
+    ]);
+}
+
+#[test]
 fn quotes_are_marked_on_every_line() {
     assert_markdown(&[
         (
@@ -261,6 +276,25 @@ fn a_page_tells_where_it_leads_and_where_it_belongs() {
 }
 
 #[test]
+fn a_page_that_only_leads_on_has_a_link() {
+    let links = |html: &str| -> Vec<String> {
+        let page = page_to_markdown(html, &base(), "").unwrap();
+        page.links.into_iter().map(String::from).collect()
+    };
+    let next = ["https://example.com/docs/latest/"];
+    assert_eq!(links("<meta http-equiv=refresh content='0; url=latest/'>"), next);
+    assert_eq!(
+        links("<meta http-equiv=Refresh content=\"0;URL='latest/'\">"),
+        next
+    );
+    assert_eq!(links("<frameset><frame src=latest/></frameset>"), next);
+    assert_eq!(
+        links("<meta http-equiv=refresh content=30>"),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn a_page_may_speak_to_all_robots_or_to_one() {
     let wishes = |head: &str| page_to_markdown(head, &base(), "chroma-sync").unwrap().robots;
     let both = RobotsWishes {
@@ -302,6 +336,15 @@ fn elements_that_nest_without_end_are_refused_and_deep_ones_become_text() {
     let deep = format!("{}deep <b>text</b>", "<ul><li>".repeat(400));
     let markdown = document_to_markdown(&deep).unwrap().markdown;
     assert!(markdown.trim_end().ends_with("deep text"), "{markdown}");
+}
+
+#[test]
+fn more_elements_than_a_page_has_are_refused() {
+    let html = "<b></b>".repeat(1_000_001);
+    assert_eq!(
+        document_to_markdown(&html),
+        Err(HtmlError::TooLarge { limit: 1_000_000 })
+    );
 }
 
 #[test]

@@ -17,7 +17,8 @@ fn policy(actions: &[&str]) -> Value {
 async fn access_keys_do_what_their_policies_allow_and_refusals_say_what_is_missing() {
     let (moto, directory) = (Moto::start().await, tempfile::tempdir().unwrap());
     moto.create_bucket("docs").await;
-    moto.put("docs", "a%20b%2B%C3%BC.md", "text").await;
+    // moto signs paths decoded, so that an odd key would not do; `signature` has those.
+    moto.put("docs", "a.md", "text").await;
     let reader = moto
         .create_user("reader", &policy(&["s3:GetObject", "s3:ListBucket"]))
         .await;
@@ -31,7 +32,7 @@ async fn access_keys_do_what_their_policies_allow_and_refusals_say_what_is_missi
     let listed = bucket.list(None).await.unwrap();
     assert_eq!(bytes(&bucket, &listed[0]).await, b"text");
     let entry = open(&options, "docs", getter.clone())
-        .head(&key("a b+ü.md"))
+        .head(&key("a.md"))
         .await
         .unwrap();
     assert_eq!(entry, listed[0]);
@@ -44,15 +45,15 @@ async fn access_keys_do_what_their_policies_allow_and_refusals_say_what_is_missi
     );
     let bucket = open(&options, "docs", lister);
     let version = bucket.list(None).await.unwrap()[0].version_key.clone();
-    let head = bucket.head(&key("a b+ü.md")).await.unwrap_err();
-    let load = bucket.load("a b+ü.md", &version).await.unwrap_err();
+    let head = bucket.head(&key("a.md")).await.unwrap_err();
+    let load = bucket.load("a.md", &version).await.unwrap_err();
     for denied in [head, load] {
         assert_eq!(
             denied.to_string(),
-            "the credentials may not read object \"a b+ü.md\" of bucket docs (AccessDenied); check that it exists, \
+            "the credentials may not read object \"a.md\" of bucket docs (AccessDenied); check that it exists, \
              and allow them s3:GetObject on it (with s3:ListBucket a missing object is told apart)"
         );
-        assert_eq!(denied.reason(), "S3_ACCESS_DENIED");
+        assert_eq!(denied.reason(), "BUCKET_ACCESS_DENIED");
     }
 
     let wrong = credentials(&reader.access_key_id, "planted-secret");

@@ -92,7 +92,11 @@ async fn a_bucket_of_another_region_is_named_with_its_region() {
 async fn a_server_that_is_busy_is_asked_again_as_long_as_the_wait_is_short() {
     let directory = tempfile::tempdir().unwrap();
     let busy = answer("503 Slow Down", "", &error("SlowDown", ""));
-    let page = answer("200 OK", "", "<ListBucketResult></ListBucketResult>");
+    let page = answer(
+        "200 OK",
+        "",
+        "<ListBucketResult><Name>docs</Name><IsTruncated>false</IsTruncated></ListBucketResult>",
+    );
     let (url, mut told) = server(vec![busy.clone(), busy.clone(), page]).await;
     assert_eq!(bucket(&url, &directory).list(None).await.unwrap(), []);
     for _ in 0..3 {

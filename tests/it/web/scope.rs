@@ -282,6 +282,14 @@ async fn redirects_are_followed_within_the_site_and_end_at_its_border() {
 }
 
 #[tokio::test]
+async fn a_start_page_that_only_refreshes_leads_on() {
+    let latest = page("Latest", &[]);
+    let home = "<meta http-equiv=refresh content='0; url=latest/'>";
+    let crawler = Crawler::new(&[("index.html", home), ("latest/index.html", &latest)]);
+    assert_listing(&crawler.all().await, &[("/", "empty"), ("/latest/", "load")]);
+}
+
+#[tokio::test]
 async fn a_start_page_may_move_within_its_site_and_not_to_another() {
     let home = page("Home", &[]);
     let crawler = Crawler::with(
