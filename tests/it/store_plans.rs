@@ -133,11 +133,9 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let files =
-        ["", "/deliveries", "/credentials", "/uploads"].map(|file| format!("tests/it/store_plans{file}.rs"));
-    let here = files
-        .map(|file| std::fs::read_to_string(project_file(&file)).unwrap())
-        .concat();
+    let read =
+        |file| std::fs::read_to_string(project_file(&format!("tests/it/store_plans{file}.rs"))).unwrap();
+    let here = ["", "/deliveries", "/credentials", "/uploads"].map(read).concat();
     let mut directories = vec![project_file("src/store")];
     let mut missing = Vec::new();
     while let Some(directory) = directories.pop() {
