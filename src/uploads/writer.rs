@@ -54,6 +54,10 @@ impl UploadWriter {
     /// [`UploadError::Storage`].
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), UploadError> {
         while !bytes.is_empty() {
+            if self.piece.capacity() == 0 {
+                // At once: growing leaves copies of half the size behind.
+                self.piece.reserve(PIECE_BYTES);
+            }
             let room = PIECE_BYTES - self.piece.len();
             let (fitting, rest) = bytes.split_at(room.min(bytes.len()));
             self.hash.update(fitting);

@@ -266,7 +266,7 @@ async fn a_repeated_request_answers_with_the_first_invocation() {
         let size = content.len().to_string();
         let headers = [
             ("x-upload-content-length", size.as_str()),
-            ("Idempotency-Key", "the same"),
+            ("Idempotency-Key", "the-same"),
         ];
         let form = form.file("a.txt", content.as_bytes());
         form.send_with(&service, &scenario.admin, &headers).await
