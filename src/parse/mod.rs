@@ -19,7 +19,6 @@ mod error;
 mod format;
 pub mod html;
 mod process;
-mod web_page;
 
 use std::{path::Path, path::PathBuf, sync::Arc, time::Duration};
 

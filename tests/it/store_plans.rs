@@ -4,6 +4,7 @@
 //! the other, and each is explained by the database. A statement that reads a whole table fails, and so
 //! does a function of the store that is not called here.
 
+mod auto_sync;
 mod credentials;
 mod deliveries;
 mod uploads;
@@ -105,6 +106,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         deliveries::call_all(&test).await;
         credentials::call_all(&test).await;
         uploads::call_all(&test).await;
+        auto_sync::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -135,7 +137,9 @@ async fn every_statement_has_its_index(test: TestStore) {
 fn every_function_of_the_store_is_called_here() {
     let read =
         |file| std::fs::read_to_string(project_file(&format!("tests/it/store_plans{file}.rs"))).unwrap();
-    let here = ["", "/deliveries", "/credentials", "/uploads"].map(read).concat();
+    let here = ["", "/deliveries", "/credentials", "/uploads", "/auto_sync"]
+        .map(read)
+        .concat();
     let mut directories = vec![project_file("src/store")];
     let mut missing = Vec::new();
     while let Some(directory) = directories.pop() {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::parse::{
     answer::{Converted, Failure},
-    web_page,
+    html::{HtmlDocument, document_to_markdown},
 };
 
 const CONTAINER: &str = "META-INF/container.xml";
@@ -37,7 +37,7 @@ pub(super) fn convert(content: &[u8]) -> Result<Converted, Failure> {
         }
         // Books name pages that they do not have; the rest is worth reading.
         let html = archive.optional_text(&path)?;
-        let (page, _) = web_page::to_markdown(&html)?;
+        let HtmlDocument { markdown: page, .. } = document_to_markdown(&html).map_err(Failure::damaged)?;
         let page = page.trim();
         if !page.is_empty() {
             markdown.push_str(page);

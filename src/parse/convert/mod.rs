@@ -17,7 +17,7 @@ mod xml;
 use super::{
     Format,
     answer::{Converted, Failure},
-    web_page,
+    html::{HtmlDocument, document_to_markdown},
 };
 
 /// Converts one document. May panic, overflow the stack or never return: the process around it is made
@@ -31,7 +31,8 @@ pub(super) fn convert(format: Format, content: Vec<u8>, max_pages: u32) -> Resul
         Format::Odt | Format::Ods | Format::Odp => open_document::convert(&content),
         Format::Csv => comma_separated::convert(&content),
         Format::Html => {
-            let (markdown, title) = web_page::to_markdown(&text::decode_html(&content))?;
+            let html = text::decode_html(&content);
+            let HtmlDocument { title, markdown } = document_to_markdown(&html).map_err(Failure::damaged)?;
             Ok(Converted {
                 markdown,
                 title,

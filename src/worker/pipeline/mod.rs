@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::{
-    fetch::{Coverage, Fetched, Memory},
+    fetch::{Confirmed, Coverage, Fetched, Memory},
     load_stage::Loader,
     target::Target,
 };
@@ -30,7 +30,10 @@ use super::{
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
-    domain::{document::DocumentOutcome, invocation::Phase},
+    domain::{
+        document::{DocumentOutcome, sha256_hex},
+        invocation::Phase,
+    },
     embed::EmbeddedText,
     store::Claim,
 };
@@ -154,7 +157,17 @@ pub(super) async fn run(
         Coverage::Prefix => removal::run(environment, claim, lease, &target, &entries, progress).await,
         Coverage::Document => {
             ledger::require_indexed(&environment.store, lease).await?;
-            fetch::confirm(environment, claim, &source).await
+            match fetch::confirm(environment, claim, &source).await? {
+                Confirmed::There => Ok(()),
+                Confirmed::Gone(error) => {
+                    let digests: Vec<String> = entries
+                        .iter()
+                        .map(|entry| sha256_hex(&entry.document_key))
+                        .collect();
+                    target.delete_written(lease, &digests).await?;
+                    Err(error)
+                }
+            }
         }
         Coverage::Removed => Ok(()),
     }

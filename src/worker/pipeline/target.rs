@@ -99,6 +99,16 @@ impl Target {
         Ok(())
     }
 
+    /// Deletes all records of documents that this very attempt wrote.
+    pub(super) async fn delete_written(
+        &self,
+        lease: &Lease,
+        key_digests: &[String],
+    ) -> Result<(), AttemptError> {
+        fenced(lease, self.chroma.delete_documents(&self.collection, key_digests)).await?;
+        Ok(())
+    }
+
     /// What the collection holds of the documents with these key digests.
     pub(super) async fn records_of(
         &self,

@@ -96,13 +96,22 @@ pub(super) async fn fetch(
     }
 }
 
+/// What became of a document while it was indexed.
+#[derive(Debug)]
+pub(super) enum Confirmed {
+    /// It is there as it was.
+    There,
+    /// It is gone, and the invocation fails with this.
+    Gone(AttemptError),
+}
+
 /// Looks at the source again after everything was written: what changed meanwhile is synced once more, so that
 /// of two invocations of one object the older version never has the last word.
 pub(super) async fn confirm(
     environment: &Environment,
     claim: &Claim,
     source: &Source,
-) -> Result<(), AttemptError> {
+) -> Result<Confirmed, AttemptError> {
     match (&claim.plan.settings, &claim.invocation.input) {
         (
             SourceSettings::S3(s3),
@@ -117,6 +126,6 @@ pub(super) async fn confirm(
             | SourceSettings::WebScrape(_)
             | SourceSettings::FileUpload,
             _,
-        ) => Ok(()),
+        ) => Ok(Confirmed::There),
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{Coverage, Fetched};
+use super::{Confirmed, Coverage, Fetched};
 use crate::{
     aws::AwsCredentials,
     domain::{
         credential::AwsKeys,
+        document::SkipRule,
         invocation::{Failure, S3Objects},
         s3::ObjectKey,
         source::{S3Credential, S3Source},
@@ -18,7 +19,7 @@ use crate::{
         DocumentReader, Entry, Listed, LoadError, LoadedDocument, Reading,
         s3::{Bucket, S3Bucket, S3Error},
     },
-    parse::{Format, Parser},
+    parse::Format,
     store::Claim,
     worker::{
         Environment,
@@ -55,7 +56,15 @@ pub(super) async fn list(
             };
             (vec![bucket.head(key).await?], Coverage::Document, labels)
         }
-        S3Objects::Removed { key } => (vec![gone(key)], Coverage::Removed, Labels::default()),
+        S3Objects::Removed { key } => {
+            // Events come late and out of order, and may be about an old version of an object that is there.
+            let gone = match bucket.head(key).await {
+                Ok(_) => Vec::new(),
+                Err(S3Error::ObjectNotFound { .. }) => vec![gone(key)],
+                Err(error) => return Err(error.into()),
+            };
+            (gone, Coverage::Removed, Labels::default())
+        }
         S3Objects::Prefix => {
             let listing = bucket.list(s3.path_prefix.as_ref());
             let entries = tokio::select! {
@@ -67,7 +76,7 @@ pub(super) async fn list(
     };
     progress.time(Stage::Fetch, start);
     for entry in &mut entries {
-        leave_out(&environment.parser, entry, coverage);
+        leave_out(environment, entry, coverage);
     }
     Ok(Fetched {
         source: Source {
@@ -79,21 +88,25 @@ pub(super) async fn list(
     })
 }
 
-/// That the object is still the one that was indexed.
+/// Whether the object is still the one that was indexed. One that changed is an error, which is tried again.
 pub(super) async fn confirm(
     environment: &Environment,
     claim: &Claim,
     s3: &S3Source,
     key: &ObjectKey,
     source: &Source,
-) -> Result<(), AttemptError> {
-    let now = open(environment, claim, s3).await?.head(key).await?;
+) -> Result<Confirmed, AttemptError> {
+    let now = match open(environment, claim, s3).await?.head(key).await {
+        Ok(now) => now,
+        Err(error @ S3Error::ObjectNotFound { .. }) => return Ok(Confirmed::Gone(error.into())),
+        Err(error) => return Err(error.into()),
+    };
     match source.entries.first() {
         Some(indexed) if indexed.version_key != now.version_key => Err(S3Error::ObjectChanged {
             key: key.as_str().to_owned(),
         }
         .into()),
-        Some(_) | None => Ok(()),
+        Some(_) | None => Ok(Confirmed::There),
     }
 }
 
@@ -120,16 +133,21 @@ async fn open(environment: &Environment, claim: &Claim, s3: &S3Source) -> Result
 
 /// What is left out for its name need not be loaded. An object that was asked for by its key and is too large
 /// fails, rather than being passed over.
-fn leave_out(parser: &Parser, entry: &mut Entry, coverage: Coverage) {
+fn leave_out(environment: &Environment, entry: &mut Entry, coverage: Coverage) {
     match (&entry.decision, coverage) {
         (Listed::Load, _) => {
-            let rule = Format::of_suffix(&entry.document_key).and_then(|format| parser.skips(format));
+            let format = Format::of_suffix(&entry.document_key);
+            let rule = format.and_then(|format| environment.parser.skips(format));
             if let Some(rule) = rule {
                 entry.decision = Listed::Skip(rule);
             }
         }
-        (Listed::Skip(rule), Coverage::Document) => {
-            entry.decision = Listed::Failed(format!("the object cannot be synced ({})", rule.as_str()));
+        (Listed::Skip(SkipRule::TooLarge), Coverage::Document) => {
+            let error = S3Error::ObjectTooLarge {
+                key: entry.document_key.clone(),
+                limit: environment.s3.max_object_bytes,
+            };
+            entry.decision = Listed::Failed(error.to_string());
         }
         (Listed::Skip(_) | Listed::Unchanged | Listed::Failed(_), _) => {}
     }
