@@ -77,6 +77,7 @@ printf 'http://127.0.0.1:%s\n' "$chroma_port"
 export CHROMA_SYNC__STORE__URL="sqlite://$demo/chroma-sync.db"
 export CHROMA_SYNC__CHROMA__URL="http://127.0.0.1:$chroma_port"
 export CHROMA_SYNC__MODELS__DIR="$root/.peers/models"
+export CHROMA_SYNC__UPLOADS__DIRECTORY="$demo/uploads"
 export CHROMA_SYNC__GITHUB__GIT_URL="file://$demo/repositories"
 export CHROMA_SYNC__SERVER__LISTEN="127.0.0.1:0"
 

@@ -122,6 +122,8 @@ reasons! {
     TooManyRequests = "TOO_MANY_REQUESTS" => ResourceExhausted,
     /// The Chroma server does not answer.
     ChromaUnavailable = "CHROMA_UNAVAILABLE" => Unavailable,
+    /// Uploaded files cannot be stored.
+    UploadsUnavailable = "UPLOADS_UNAVAILABLE" => Unavailable,
     /// The database of the service does not answer.
     StoreUnavailable = "STORE_UNAVAILABLE" => Unavailable,
     /// The server is shutting down; connect again, elsewhere or later.

@@ -31,6 +31,7 @@ pub mod service;
 pub mod store;
 pub mod telemetry;
 pub mod token;
+pub mod uploads;
 pub mod wake;
 pub mod webhook;
 pub mod worker;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{
-        App, AppParts, Authenticator,
+        App, AppParts, Authenticator, UploadLimits,
         watch::{WatchHub, WatchOptions},
     },
     auto_sync::{self, Queue, QueueError},
@@ -24,12 +24,13 @@ use crate::{
     seal::{SealError, SealingKey},
     server::{self, ServerError, ServerOptions, TlsError},
     store::{Store, StoreError, StoreOptions},
+    uploads::UploadError,
     wake::{ChangeSignal, WorkSignal},
     webhook::{self, WebhookOptions},
     worker::{self, Environment, WorkerOptions},
 };
 
-pub use self::sources::parser;
+pub use self::sources::{parser, upload_store};
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -64,6 +65,9 @@ pub enum ServiceError {
     /// The provider of descriptions of pictures.
     #[error("the provider of image descriptions (parse.image_descriptions) cannot be used")]
     Describe(#[from] DescribeError),
+    /// The store of uploads.
+    #[error("uploaded files cannot be stored")]
+    Uploads(#[from] UploadError),
     /// The queue of events.
     #[error("the queue of events (sqs.queue_url) cannot be used")]
     Queue(#[from] QueueError),
@@ -155,6 +159,7 @@ pub async fn start(
     let chroma = chroma_client(&config)?;
     let (sealing_key, egress) = (sealing_key(&config)?, Egress::parse(&config.egress.allow)?);
     let acceptor = tls_acceptor(&config)?;
+    let uploads = upload_store(&config)?;
     let models = config.clone();
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
@@ -193,6 +198,8 @@ pub async fn start(
             github_apps: sources::github_apps(&config, egress.clone())?,
             s3: sources::s3_options(&config, egress.clone()),
             web: sources::crawl_options(&config, egress.clone()),
+            uploads: uploads.clone(),
+            upload_directory: sources::scratch_root(&config),
             parser: sources::parser(&config)?,
             work: work.clone(),
             changes: changes.clone(),
@@ -220,6 +227,8 @@ pub async fn start(
             chroma,
             sealing_key,
             allow_http_webhooks: config.webhooks.allow_http,
+            uploads,
+            upload_limits: upload_limits(&config),
             catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
             watches,
             work,
@@ -336,6 +345,17 @@ fn worker_options(config: &Config) -> WorkerOptions {
         max_backoff: Duration::from_secs(worker.max_backoff_seconds),
         drain: Duration::from_secs(config.server.drain_seconds),
         stage_buffer_bytes: worker.stage_buffer_bytes,
+        keep_uploads: Duration::from_secs(config.uploads.keep_hours.saturating_mul(3_600)),
+        sweep_uploads: Duration::from_secs(config.uploads.sweep_seconds),
+    }
+}
+
+fn upload_limits(config: &Config) -> UploadLimits {
+    let uploads = &config.uploads;
+    UploadLimits {
+        max_file_bytes: uploads.max_file_bytes,
+        max_per_tenant: uploads.max_uploads_per_tenant,
+        idle: Duration::from_secs(uploads.idle_seconds),
     }
 }
 
@@ -370,6 +390,7 @@ fn server_options(config: &Config) -> ServerOptions {
         max_concurrent_streams: config.server.max_concurrent_streams,
         max_concurrent_requests: config.server.max_concurrent_requests,
         request_timeout: Duration::from_secs(config.server.request_timeout_seconds),
+        upload_timeout: Duration::from_secs(config.uploads.timeout_seconds),
         keepalive_interval: Duration::from_secs(config.server.keepalive_interval_seconds),
         keepalive_timeout: Duration::from_secs(config.server.keepalive_timeout_seconds),
         drain: Duration::from_secs(config.server.drain_seconds),

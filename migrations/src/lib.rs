@@ -15,6 +15,7 @@ mod m20261122_000004_add_webhooks;
 mod m20261122_000005_add_credentials;
 mod m20261122_000006_add_auto_sync;
 mod m20261122_000007_add_source_types;
+mod m20261122_000008_add_uploads;
 
 /// Applies and reverts the migrations, in the order of their names.
 pub struct Migrator;
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000005_add_credentials::Migration),
             Box::new(m20261122_000006_add_auto_sync::Migration),
             Box::new(m20261122_000007_add_source_types::Migration),
+            Box::new(m20261122_000008_add_uploads::Migration),
         ]
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     domain::{
         ids::{InvocationId, SourceId},
         invocation::{Invocation, InvocationFilter, NewInvocation},
+        names::{CollectionName, DatabaseName},
         page::{Page, PageRequest},
         request::RequestedInvocation,
         s3::MAX_OBJECT_KEY_BYTES,
@@ -106,14 +107,13 @@ impl App {
         let store = &self.0.store;
         // A repeated request asks what became of the first one, so the collection may well be finished.
         if let Some(id) = request_id
-            && let Some(answered) = store
-                .find_create_request(auth.tenant(), source.id, &new, id)
-                .await?
+            && let Some(answered) = store.find_create_request(auth.tenant(), source, &new, id).await?
         {
             return Ok(answered);
         }
         if !new.update_collection {
-            self.require_collection_open(auth, source, &new).await?;
+            self.require_collection_open(auth, &source.database, &new.collection)
+                .await?;
         }
         let token = self.sealed_chroma_token(auth)?;
         let created = store.create_invocation(auth.tenant(), source, new, request_id, token);
@@ -135,9 +135,14 @@ impl App {
 
     /// The documented rule: a collection whose metadata has `finished_ingest` true takes no more. A database
     /// that was deleted since its source was created is found missing by the worker.
-    async fn require_collection_open(&self, auth: &Auth, source: &Source, new: &NewInvocation) -> Result<()> {
+    pub(super) async fn require_collection_open(
+        &self,
+        auth: &Auth,
+        database: &DatabaseName,
+        collection: &CollectionName,
+    ) -> Result<()> {
         let chroma = self.chroma_of(auth)?;
-        let place = (auth.tenant(), &source.database, &new.collection);
+        let place = (auth.tenant(), database, collection);
         let finished = self
             .1
             .is_finished(&chroma, auth.chroma_token(), place)
@@ -146,7 +151,6 @@ impl App {
         if !finished {
             return Ok(());
         }
-        let collection = &new.collection;
         Err(Error::new(
             Reason::CollectionFinished,
             format!(

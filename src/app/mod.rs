@@ -8,6 +8,7 @@ pub mod auth;
 mod collections;
 pub mod credentials;
 pub mod documents;
+pub mod files;
 mod identity;
 pub mod invocations;
 mod known_sources;
@@ -20,6 +21,7 @@ use std::{borrow::Cow, sync::Arc};
 
 pub use auth::{Auth, Authenticator};
 use collections::CollectionChecks;
+pub use files::UploadLimits;
 use known_sources::KnownSources;
 
 use crate::{
@@ -28,6 +30,7 @@ use crate::{
     index::{ChromaClient, IndexError},
     seal::{Sealed, SealingKey},
     store::Store,
+    uploads::UploadStore,
     wake::{ChangeSignal, WorkSignal},
 };
 
@@ -44,6 +47,10 @@ pub struct AppParts {
     pub sealing_key: SealingKey,
     /// Whether a webhook may have a plain http:// URL.
     pub allow_http_webhooks: bool,
+    /// Where uploaded files lie.
+    pub uploads: UploadStore,
+    /// How much may be uploaded.
+    pub upload_limits: UploadLimits,
     /// The models served.
     pub catalog: ModelCatalog,
     /// The hub of all watches.

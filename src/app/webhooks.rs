@@ -18,10 +18,7 @@ impl App {
         let Some(requested) = requested else {
             return Ok(None);
         };
-        if requested.url.is_plain() && !self.0.allow_http_webhooks {
-            let problem = "must be an https:// URL; the operator can allow http:// with webhooks.allow_http";
-            return Err(FieldViolation::new("webhook.url", problem).into());
-        }
+        self.require_webhook_allowed(requested)?;
         let given = requested.signing_secret.take();
         let made = given.is_none().then(webhook::generate_signing_secret);
         if let Some(secret) = given.as_ref().or(made.as_ref()) {
@@ -30,6 +27,16 @@ impl App {
             requested.sealed_secret = Some(sealed.map_err(Error::internal)?);
         }
         Ok(made)
+    }
+
+    /// # Errors
+    /// INVALID_FIELD.
+    pub(super) fn require_webhook_allowed(&self, requested: &Webhook) -> Result<()> {
+        if requested.url.is_plain() && !self.0.allow_http_webhooks {
+            let problem = "must be an https:// URL; the operator can allow http:// with webhooks.allow_http";
+            return Err(FieldViolation::new("webhook.url", problem).into());
+        }
+        Ok(())
     }
 }
 

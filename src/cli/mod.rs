@@ -14,6 +14,7 @@ mod remote;
 mod search;
 mod serve;
 mod sync;
+mod upload;
 mod view;
 mod watch;
 
@@ -50,6 +51,8 @@ enum Command {
     Openapi,
     /// Sync a repository into a collection and follow it to its end.
     Sync(sync::Arguments),
+    /// Upload files, sync them into a collection and follow each to its end.
+    Upload(upload::Arguments),
     /// Follow an invocation to its end, or many.
     Watch(watch::Arguments),
     /// Ask a collection in words.
@@ -82,6 +85,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         | Command::Credentials(_)
         | Command::Openapi
         | Command::Sync(_)
+        | Command::Upload(_)
         | Command::Watch(_)
         | Command::Search(_)
         | Command::ParseDocument(_) => Vec::new(),
@@ -100,6 +104,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Credentials(arguments) => credentials::run(arguments).await,
             Command::Openapi => Ok(openapi::run(&config)),
             Command::Sync(arguments) => sync::run(arguments).await,
+            Command::Upload(arguments) => upload::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
             Command::Search(arguments) => search::run(arguments, &config).await,
             Command::ParseDocument(arguments) => Ok(parse_document::run(&arguments)),

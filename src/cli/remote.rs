@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 
 use crate::{
     proto::{
-        credential_service_client::CredentialServiceClient,
+        credential_service_client::CredentialServiceClient, file_service_client::FileServiceClient,
         invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
     },
     token::TOKEN_HEADER,
@@ -89,6 +89,10 @@ impl Remote {
 
     pub(super) fn credentials(&self) -> anyhow::Result<CredentialServiceClient<Service>> {
         Ok(CredentialServiceClient::new(self.service()?))
+    }
+
+    pub(super) fn files(&self) -> anyhow::Result<FileServiceClient<Service>> {
+        Ok(FileServiceClient::new(self.service()?))
     }
 
     pub(super) fn invocations(&self) -> anyhow::Result<InvocationServiceClient<Service>> {

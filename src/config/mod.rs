@@ -82,6 +82,8 @@ pub struct Config {
     pub sqs: SqsConfig,
     /// Web sites.
     pub web: WebConfig,
+    /// Uploaded files.
+    pub uploads: UploadsConfig,
     /// Model files.
     pub models: ModelsConfig,
     /// Embedding.

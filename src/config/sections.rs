@@ -129,6 +129,53 @@ pub struct WebConfig {
     pub max_wait_seconds: u64,
 }
 
+/// `[uploads]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct UploadsConfig {
+    pub directory: PathBuf,
+    pub s3_bucket: String,
+    pub s3_region: String,
+    pub s3_endpoint_url: String,
+    pub s3_access_key_id: String,
+    pub s3_secret_access_key: Secret,
+    pub s3_path_style: bool,
+    pub max_file_bytes: u64,
+    pub max_uploads_per_tenant: u32,
+    pub timeout_seconds: u64,
+    pub idle_seconds: u64,
+    pub keep_hours: u64,
+    pub sweep_seconds: u64,
+}
+
+impl UploadsConfig {
+    /// Where the bucket is, where that is not AWS.
+    pub fn endpoint(&self) -> Option<Url> {
+        Url::parse(&self.s3_endpoint_url).ok()
+    }
+
+    /// Which option is wrong, and what to do.
+    fn problem(&self) -> Option<(&'static str, &'static str)> {
+        if !self.s3_endpoint_url.is_empty()
+            && !self
+                .endpoint()
+                .is_some_and(|url| matches!(url.scheme(), "http" | "https"))
+        {
+            let problem = "must be an http:// or https:// URL, or empty";
+            return Some(("uploads.s3_endpoint_url", problem));
+        }
+        if self.s3_access_key_id.is_empty() != self.s3_secret_access_key.non_empty().is_none() {
+            let problem = "needs uploads.s3_secret_access_key as well; set both, or neither";
+            return Some(("uploads.s3_access_key_id", problem));
+        }
+        if self.s3_bucket.is_empty() && self.directory.as_os_str().is_empty() {
+            return Some(("uploads.directory", "must be set, or uploads.s3_bucket"));
+        }
+        None
+    }
+}
+
 /// `[models]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -324,6 +371,14 @@ impl Config {
             ("web.request_timeout_seconds", self.web.request_timeout_seconds),
             ("web.crawl_timeout_seconds", self.web.crawl_timeout_seconds),
             ("web.attempts", u64::from(self.web.attempts)),
+            ("uploads.max_file_bytes", self.uploads.max_file_bytes),
+            (
+                "uploads.max_uploads_per_tenant",
+                u64::from(self.uploads.max_uploads_per_tenant),
+            ),
+            ("uploads.timeout_seconds", self.uploads.timeout_seconds),
+            ("uploads.idle_seconds", self.uploads.idle_seconds),
+            ("uploads.sweep_seconds", self.uploads.sweep_seconds),
             ("worker.concurrency", self.worker.concurrency as u64),
             (
                 "worker.max_concurrency_per_tenant",
@@ -385,6 +440,9 @@ impl Config {
         }
         if u64::from(self.web.max_pages) > self.web.max_urls as u64 {
             return refuse("web.max_urls", "must not be less than web.max_pages");
+        }
+        if let Some((option, problem)) = self.uploads.problem() {
+            return refuse(option, problem);
         }
         if !matches!(self.chroma.url.scheme(), "http" | "https") {
             return refuse("chroma.url", "must be an http:// or https:// URL");

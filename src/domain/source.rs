@@ -207,7 +207,8 @@ impl NewSource {
                     }
                 }
             }
-            SourceSettings::FileUpload => {}
+            // A database has one, whatever its model: that of the server may have changed since.
+            SourceSettings::FileUpload => return hash.finalize().into(),
         }
         put(&self.embedding.model);
         match self.chunking {

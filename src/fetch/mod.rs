@@ -15,6 +15,8 @@ mod rate_limit;
 pub mod rules;
 pub mod s3;
 mod scratch;
+mod sink;
+mod upload;
 pub mod web;
 
 pub use self::{
@@ -25,4 +27,5 @@ pub use self::{
     github_app::{AppAccess, GithubAppOptions, GithubApps},
     listing::{Entry, Listed},
     scratch::{ScratchDirectory, remove_stale},
+    upload::UploadedDocument,
 };

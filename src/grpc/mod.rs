@@ -7,6 +7,7 @@ mod convert;
 mod convert_source;
 mod credentials;
 pub mod deadline;
+mod files;
 mod invocations;
 pub mod requests;
 mod source_settings;
@@ -24,10 +25,13 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     app::{App, Auth},
     proto::{
-        self, credential_service_server::CredentialServiceServer,
+        self, credential_service_server::CredentialServiceServer, file_service_server::FileServiceServer,
         invocation_service_server::InvocationServiceServer, source_service_server::SourceServiceServer,
     },
 };
+
+/// Path of the method that takes files.
+pub const ADD_FILE: &str = "/chromasync.v1.FileService/AddFile";
 
 /// What the gRPC surface needs to be told.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +60,7 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
     reporter
         .set_serving::<CredentialServiceServer<credentials::Credentials>>()
         .await;
+    reporter.set_serving::<FileServiceServer<files::Files>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -75,7 +80,13 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
             .send_compressed(CompressionEncoding::Gzip),
     );
     routes.add_service(
-        CredentialServiceServer::new(credentials::Credentials::new(app))
+        CredentialServiceServer::new(credentials::Credentials::new(app.clone()))
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
+    );
+    routes.add_service(
+        FileServiceServer::new(files::Files::new(app))
             .max_decoding_message_size(options.max_request_bytes)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip),
@@ -97,6 +108,9 @@ pub async fn report_draining(reporter: &HealthReporter) {
         .await;
     reporter
         .set_not_serving::<CredentialServiceServer<credentials::Credentials>>()
+        .await;
+    reporter
+        .set_not_serving::<FileServiceServer<files::Files>>()
         .await;
 }
 

@@ -60,7 +60,7 @@ pub fn new_source(
     ))
 }
 
-fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
+pub(super) fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
     let proto::Webhook { url, signing_secret } = webhook;
     let url = WebhookUrl::parse("webhook.url", &url)?;
     let secret = non_empty(signing_secret)
@@ -69,7 +69,7 @@ fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
     Ok(Webhook::requested(url, secret))
 }
 
-fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest> {
+pub(super) fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest> {
     let Some(proto::Chunking { strategy }) = chunking else {
         return Ok(ChunkingRequest::default());
     };
@@ -95,7 +95,7 @@ fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest
 
 /// Fills in the defaults; a violation names the field by its path in this contract, which has one message
 /// for each strategy.
-fn resolve_chunking(request: ChunkingRequest, model_tokens: u32) -> Result<Chunking> {
+pub(super) fn resolve_chunking(request: ChunkingRequest, model_tokens: u32) -> Result<Chunking> {
     let strategy = match request {
         ChunkingRequest::TreeSitter { .. } => "tree_sitter",
         ChunkingRequest::Lines { .. } => "lines",
@@ -407,6 +407,6 @@ pub(super) fn uuid_or_none(request_id: Option<String>) -> Result<Option<Uuid>> {
     Ok(request_id.map(|id| parse_uuid("request_id", &id)).transpose()?)
 }
 
-fn non_empty(text: String) -> Option<String> {
+pub(super) fn non_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }

@@ -3,11 +3,13 @@
 //! Absent on purpose: rules, and any use of `grpc/`. Every answer that is not a success has the
 //! documented error body, those of the router included.
 
+mod add_file;
 mod docs;
 mod error;
 mod events;
 mod extract;
 mod filter;
+mod form;
 mod invocations;
 mod number;
 mod source_settings;
@@ -38,6 +40,9 @@ use crate::{
     error::{Error, FieldViolation, Reason},
     openapi,
 };
+
+/// Path that takes files.
+pub const ADD_FILE: &str = "/api/v1/add-file";
 
 /// What the REST surface needs to be told.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +78,7 @@ pub fn router(app: App, options: RestOptions) -> Router {
 }
 
 /// Every path that is served, with its methods; tests compare it with the OpenAPI document.
-fn routes() -> [(&'static str, MethodRouter<RestState>); 14] {
+fn routes() -> [(&'static str, MethodRouter<RestState>); 15] {
     [
         ("/health", get(health)),
         ("/openapi.json", get(docs::openapi)),
@@ -101,6 +106,7 @@ fn routes() -> [(&'static str, MethodRouter<RestState>); 14] {
         ),
         ("/api/v1/invocations/{invocation_id}/events", get(events::of_one)),
         ("/api/v1/events", get(events::of_many)),
+        (ADD_FILE, post(add_file::add)),
     ]
 }
 

@@ -172,7 +172,7 @@ fn settings(
 }
 
 /// The model named by `embedding.dense` or the older `embedding_model`, which must not contradict it.
-fn dense_model(
+pub(super) fn dense_model(
     embedding_model: Option<Value>,
     embedding: Option<Object<EmbeddingBody>>,
     catalog: &ModelCatalog,

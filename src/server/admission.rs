@@ -30,14 +30,17 @@ const AHEAD_OF_DEADLINE: Duration = Duration::from_millis(5);
 pub(super) struct Admission {
     permits: Arc<Semaphore>,
     timeout: Duration,
+    upload_timeout: Duration,
 }
 
 impl Admission {
-    /// At most `requests` at once, each for at most `timeout`.
-    pub(super) fn new(requests: usize, timeout: Duration) -> Self {
+    /// At most `requests` at once, each for at most `timeout`, and those that upload a file for at most
+    /// `upload_timeout`.
+    pub(super) fn new(requests: usize, timeout: Duration, upload_timeout: Duration) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(requests.min(Semaphore::MAX_PERMITS))),
             timeout,
+            upload_timeout,
         }
     }
 }
@@ -55,14 +58,19 @@ impl Admission {
             );
             return grpc_answer(&error.with_retry_after(SHED_DELAY));
         };
-        let allowed = caller.timeout.map_or(self.timeout, |asked| {
+        let most = if caller.uploads {
+            self.upload_timeout
+        } else {
+            self.timeout
+        };
+        let allowed = caller.timeout.map_or(most, |asked| {
             let early = asked - AHEAD_OF_DEADLINE.min(asked / 2);
-            early.min(self.timeout)
+            early.min(most)
         });
         match tokio::time::timeout(allowed, answer).await {
             Ok(response) if caller.speaks_grpc => explained(&caller.uri, response),
             Ok(response) => response,
-            Err(_) if caller.speaks_grpc && allowed < self.timeout => grpc_answer(&deadline::exceeded()),
+            Err(_) if caller.speaks_grpc && allowed < most => grpc_answer(&deadline::exceeded()),
             Err(_) if caller.speaks_grpc => grpc_answer(&Error::new(
                 Reason::DeadlineExceeded,
                 "the call took longer than the server allows",
@@ -77,6 +85,8 @@ pub(super) struct Caller {
     speaks_grpc: bool,
     /// How long it waits, if it said so.
     timeout: Option<Duration>,
+    /// Whether it sends a file, which takes as long as its line needs.
+    uploads: bool,
     uri: Uri,
 }
 
@@ -86,6 +96,7 @@ impl Caller {
         Self {
             speaks_grpc,
             timeout: deadline::timeout(request.headers()).filter(|_| speaks_grpc),
+            uploads: matches!(request.uri().path(), grpc::ADD_FILE | rest::ADD_FILE),
             uri: request.uri().clone(),
         }
     }

@@ -47,6 +47,7 @@ pub struct ServerOptions {
     pub max_concurrent_streams: u32,
     pub max_concurrent_requests: usize,
     pub request_timeout: Duration,
+    pub upload_timeout: Duration,
     pub keepalive_interval: Duration,
     pub keepalive_timeout: Duration,
     pub drain: Duration,
@@ -115,7 +116,11 @@ async fn surfaces(app: App, options: &ServerOptions) -> Result<(Surfaces, Health
     } = *options;
     let (services, reporter) = grpc::routes(app.clone(), grpc::GrpcOptions { max_request_bytes }).await?;
     let services = services.prepare().into_axum_router();
-    let admission = Admission::new(options.max_concurrent_requests, options.request_timeout);
+    let admission = Admission::new(
+        options.max_concurrent_requests,
+        options.request_timeout,
+        options.upload_timeout,
+    );
     let admit = middleware::from_fn_with_state(admission.clone(), admit);
     let for_pages = services
         .clone()

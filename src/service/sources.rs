@@ -12,6 +12,7 @@ use crate::{
         web::{CrawlOptions, CrawlShared},
     },
     parse::{DescribeError, ImageDescriber, ImageDescriberOptions, Parser, ParserOptions},
+    uploads::{BucketOptions, UploadError, UploadStore},
 };
 
 /// Makes the converter of documents as configured.
@@ -48,7 +49,7 @@ pub fn parser(config: &Config) -> Result<Parser, DescribeError> {
 }
 
 /// Where whatever is fetched lies for as long as it is worked on.
-fn scratch_root(config: &Config) -> PathBuf {
+pub(super) fn scratch_root(config: &Config) -> PathBuf {
     match config.worker.directory.as_os_str().is_empty() {
         true => std::env::temp_dir().join("chroma-sync"),
         false => PathBuf::from(&config.worker.directory),
@@ -89,6 +90,28 @@ pub(super) fn s3_options(config: &Config, egress: Egress) -> S3Options {
     options.idle_timeout = Duration::from_secs(s3.idle_timeout_seconds);
     options.egress = egress;
     options
+}
+
+/// Where uploaded files lie.
+///
+/// # Errors
+/// See [`UploadError`].
+pub fn upload_store(config: &Config) -> Result<UploadStore, UploadError> {
+    let uploads = &config.uploads;
+    if uploads.s3_bucket.is_empty() {
+        return UploadStore::in_directory(&uploads.directory);
+    }
+    let secret = uploads
+        .s3_secret_access_key
+        .non_empty()
+        .map(|_| uploads.s3_secret_access_key.clone());
+    UploadStore::in_bucket(BucketOptions {
+        bucket: uploads.s3_bucket.clone(),
+        region: uploads.s3_region.clone(),
+        endpoint_url: uploads.endpoint(),
+        access_key: secret.map(|secret| (uploads.s3_access_key_id.clone(), secret)),
+        path_style: uploads.s3_path_style,
+    })
 }
 
 /// The queue of events about objects; none where none is configured.

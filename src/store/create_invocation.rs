@@ -26,12 +26,12 @@ use super::{
     reader::Reader,
     sources::github_columns,
     stored::{StoredInput, StoredInvocation, StoredPlan, StoredSettings, encode},
-    webhooks,
+    uploads, webhooks,
     write::{Script, Writer},
 };
 use crate::{
     domain::{
-        ids::{InvocationId, SourceId},
+        ids::{InvocationId, SourceId, UploadId},
         invocation::{InvocationInput, NewInvocation, Phase, StateName, Statistics},
         names::{CollectionName, DatabaseName, TenantName},
         source::Source,
@@ -93,12 +93,10 @@ impl NewRow {
         let input_json = encode("invocations.input", &StoredInput::from(&input))?;
         let own_url = webhook.as_ref().map(|webhook| &webhook.url);
         let digest = |id| {
-            (
-                id,
-                request_digest(source.id, collection.as_str(), &input_json, own_url),
-            )
+            let digest = request_digest(source, collection.as_str(), &input, own_url)?;
+            Ok::<_, StoreError>((id, digest))
         };
-        let request = request_id.map(digest);
+        let request = request_id.map(digest).transpose()?;
         let (github_repository, github_app_id) = github_columns(&source.settings);
         Ok(Self {
             id: InvocationId::generate(),
@@ -115,6 +113,14 @@ impl NewRow {
             chroma_token,
             webhook: webhook.or_else(|| source.webhook.clone()),
         })
+    }
+
+    /// The upload that it takes over.
+    fn upload(&self) -> Option<(UploadId, InvocationId)> {
+        match &self.input {
+            InvocationInput::FileUpload(file) => Some((file.upload_id, self.id)),
+            InvocationInput::Github { .. } | InvocationInput::S3 { .. } | InvocationInput::WebScrape => None,
+        }
     }
 
     fn stored(&self, now: Timestamp) -> StoredInvocation {
@@ -287,6 +293,8 @@ async fn insert_all(
         Some(webhooks::first_delivery(row.id, &row.tenant, webhook, *now))
     });
     webhooks::insert(transaction, deliveries.collect()).await?;
+    let taken_over = ordered.iter().filter_map(|row| row.upload());
+    uploads::claim(transaction, taken_over.collect::<Vec<_>>(), *now).await?;
     let mut answers = Vec::with_capacity(rows.len());
     for row in rows {
         answers.push(if inserted.contains(&row.id.0) {
@@ -298,9 +306,9 @@ async fn insert_all(
     Ok(answers)
 }
 
-/// The script that inserts a row that is alone and has no webhook.
+/// The script that inserts a row that is alone and has neither a webhook nor an upload.
 fn script(rows: &[Arc<NewRow>]) -> Option<Script<NewRows, Vec<Answer<CreateInvocation>>>> {
-    let is_plain = matches!(rows, [row] if row.webhook.is_none());
+    let is_plain = matches!(rows, [row] if row.webhook.is_none() && row.upload().is_none());
     is_plain.then_some(Script {
         statements: insert_script,
         answer: |batch| {

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     domain::{
         ids::{InvocationId, SourceId},
-        invocation::{Invocation, InvocationFilter, NewInvocation, Phase, StateName},
+        invocation::{Invocation, InvocationFilter, InvocationInput, NewInvocation, Phase, StateName},
         names::TenantName,
         page::{Page, PageRequest},
         source::Source,
@@ -108,7 +108,7 @@ impl Store {
     pub async fn find_create_request(
         &self,
         tenant: &TenantName,
-        source_id: SourceId,
+        source: &Source,
         new: &NewInvocation,
         request_id: Uuid,
     ) -> Result<Option<CreateInvocation>, StoreError> {
@@ -118,9 +118,8 @@ impl Store {
             webhook,
             update_collection: _,
         } = new;
-        let input_json = encode("invocations.input", &StoredInput::from(input))?;
         let own_url = webhook.as_ref().map(|webhook| &webhook.url);
-        let digest = request_digest(source_id, collection.as_str(), &input_json, own_url);
+        let digest = request_digest(source, collection.as_str(), input, own_url)?;
         self.read(async |database| {
             let mut answer =
                 answered_before(database, tenant.as_str(), Some(&(request_id, digest.clone()))).await?;
@@ -298,17 +297,24 @@ fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
 
 /// What tells a repeated request from another one under the same id.
 pub(super) fn request_digest(
-    source_id: SourceId,
+    source: &Source,
     collection: &str,
-    input_json: &serde_json::Value,
+    input: &InvocationInput,
     webhook_url: Option<&WebhookUrl>,
-) -> Vec<u8> {
-    let mut text = format!("{source_id}\n{collection}\n{input_json}");
+) -> Result<Vec<u8>, StoreError> {
+    let input_json: serde_json::Value = encode("invocations.input", &StoredInput::of_request(input))?;
+    let mut text = format!("{}\n{collection}\n{input_json}", source.id);
     if let Some(url) = webhook_url {
         text.push('\n');
         text.push_str(url.as_str());
     }
-    Sha256::digest(text).to_vec()
+    if let InvocationInput::FileUpload(_) = input {
+        // An upload may have settings of its own.
+        let embedding: serde_json::Value = encode("sources.embedding", &source.embedding)?;
+        let chunking: serde_json::Value = encode("sources.chunking", &source.chunking)?;
+        text.push_str(&format!("\n{embedding}\n{chunking}"));
+    }
+    Ok(Sha256::digest(text).to_vec())
 }
 
 /// What the request id led to when it was used before.

@@ -35,6 +35,7 @@ pub mod sources;
 mod stored;
 mod stored_kinds;
 mod transition;
+pub mod uploads;
 pub mod webhooks;
 mod write;
 
@@ -57,6 +58,7 @@ pub use self::{
     scope::Scope,
     sealed::{Resealed, SealedColumn, SealedValue},
     sources::CreateSource,
+    uploads::TakenUploads,
     webhooks::{DeliveryClaim, DeliveryOutcome},
 };
 use self::{

@@ -243,6 +243,15 @@ impl From<&InvocationInput> for StoredInput {
 }
 
 impl StoredInput {
+    /// What makes two requests the same: everything but where the bytes of an upload lie.
+    pub(in crate::store) fn of_request(input: &InvocationInput) -> Self {
+        let mut stored = Self::from(input);
+        if let Self::FileUpload { upload_id, .. } = &mut stored {
+            *upload_id = UploadId(uuid::Uuid::nil());
+        }
+        stored
+    }
+
     pub(in crate::store) fn restore(self) -> InvocationInput {
         match self {
             Self::Github { reference } => InvocationInput::Github { reference },

@@ -10,6 +10,7 @@ use crate::{
     index::IndexError,
     seal::SealError,
     store::StoreError,
+    uploads::UploadError,
 };
 
 /// Why an attempt ended early.
@@ -24,6 +25,9 @@ pub(super) enum AttemptError {
     /// The site could not be crawled.
     #[error("crawling failed")]
     Crawl(#[from] CrawlError),
+    /// The uploaded file could not be read.
+    #[error("reading the upload failed")]
+    Upload(#[from] UploadError),
     /// The source broke off while a document was loaded.
     #[error("loading a document failed")]
     Load(#[from] LoadError),
@@ -93,6 +97,7 @@ impl AttemptError {
             Self::Crawl(CrawlError::Cancelled) => return Disposition::Abandon,
             Self::S3(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Crawl(error) => (error.is_transient(), error.failure(), error.retry_after()),
+            Self::Upload(error) => (error.is_transient(), error.failure(), None),
             Self::Load(error) => (error.transient, error.failure.clone(), error.retry_after),
             Self::DocumentFailed {
                 document_key,

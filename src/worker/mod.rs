@@ -12,6 +12,7 @@ mod pipeline;
 mod progress;
 mod reaper;
 mod runner;
+mod sweeper;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::{
     parse::Parser,
     seal::SealingKey,
     store::Store,
+    uploads::UploadStore,
     wake::{ChangeSignal, WorkSignal},
 };
 
@@ -48,6 +50,10 @@ pub struct Environment {
     pub s3: S3Options,
     /// How web sites are crawled.
     pub web: CrawlOptions,
+    /// Where uploaded files lie.
+    pub uploads: UploadStore,
+    /// Where an upload that is read lies meanwhile.
+    pub upload_directory: std::path::PathBuf,
     /// Converts documents to Markdown.
     pub parser: Parser,
     /// Wakes this worker.
@@ -69,6 +75,8 @@ pub struct WorkerOptions {
     pub max_backoff: Duration,
     pub drain: Duration,
     pub stage_buffer_bytes: usize,
+    pub keep_uploads: Duration,
+    pub sweep_uploads: Duration,
 }
 
 /// Works until `drain` is cancelled, then finishes what it has or hands it back.
@@ -76,7 +84,9 @@ pub async fn run(environment: Environment, options: WorkerOptions, drain: Cancel
     let id = WorkerId::generate();
     tracing::info!(worker.id = %id, concurrency = options.concurrency, "worker started");
     let reaper = tokio::spawn(reaper::run(environment.clone(), options, drain.clone()));
+    let sweeper = tokio::spawn(sweeper::run(environment.clone(), options, drain.clone()));
     runner::run(environment, options, id, drain).await;
     reaper.abort();
+    sweeper.abort();
     tracing::info!(worker.id = %id, "worker ended");
 }

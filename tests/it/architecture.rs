@@ -25,17 +25,20 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("chunk", &["domain", "error"]),
     ("aws", &["secret"]),
     ("parse", &["domain", "secret"]),
-    ("fetch", &["aws", "domain", "error", "parse", "secret"]),
+    ("fetch", &["aws", "domain", "error", "parse", "secret", "uploads"]),
+    ("uploads", &["domain", "error", "secret"]),
     (
         "worker",
         &[
             "aws", "chunk", "domain", "embed", "error", "fetch", "index", "parse", "seal", "secret", "store",
-            "wake",
+            "uploads", "wake",
         ],
     ),
     (
         "app",
-        &["domain", "error", "index", "seal", "secret", "store", "wake"],
+        &[
+            "domain", "error", "index", "seal", "secret", "store", "uploads", "wake",
+        ],
     ),
     ("relay", &["error", "store", "wake"]),
     (
@@ -74,6 +77,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "seal",
             "server",
             "store",
+            "uploads",
             "wake",
             "webhook",
             "worker",
@@ -291,6 +295,7 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
         "src/fetch/error.rs",
         "src/fetch/s3/error.rs",
         "src/fetch/web/error.rs",
+        "src/uploads/error.rs",
         "src/index/error.rs",
         "src/worker/failure.rs",
         "src/worker/pipeline/prepare.rs",

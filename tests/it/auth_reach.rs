@@ -62,6 +62,10 @@ fn requests(foreign: &Foreign) -> Vec<(MethodDescriptor, DynamicMessage, bool)> 
                     "secret_access_key" => Some(json!("secret")),
                     "private_key" => Some(json!(app_key())),
                     "app_id" if id.is_none() => Some(json!("4711")),
+                    "metadata" if method.name() == "AddFile" => Some(json!({
+                        "database_name": foreign.database, "collection_name": "another",
+                        "file_name": "a.txt", "size_bytes": 1,
+                    })),
                     "database_name" if id.is_none() => Some(json!(foreign.database)),
                     _ => None,
                 };
@@ -132,7 +136,7 @@ async fn assert_out_of_reach(
             }
         }
     }
-    assert!(methods >= 19, "the contract lost methods: {methods}");
+    assert!(methods >= 20, "the contract lost methods: {methods}");
     let rest = RestClient::new(service, token);
     let status_code = if code == Code::NotFound { 404 } else { 403 };
     let Foreign {
@@ -369,6 +373,10 @@ async fn a_member_syncs_but_creates_and_deletes_no_sources_and_credentials() {
     };
     let mut refused = Vec::new();
     for (method, request, complete) in requests(&own) {
+        // Without its content it is refused to everybody; see `uploads`.
+        if method.name() == "AddFile" {
+            continue;
+        }
         let answer = dynamic::call(&service, &member, &method, request).await;
         if let Err(status) = answer
             && complete

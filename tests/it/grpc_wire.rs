@@ -48,6 +48,7 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
         seen["services"],
         json!([
             "chromasync.v1.CredentialService",
+            "chromasync.v1.FileService",
             INVOCATIONS,
             SOURCES,
             "grpc.health.v1.Health",
@@ -129,6 +130,7 @@ async fn the_current_version_of_reflection_is_served_beside_the_older_one() {
         names,
         [
             "chromasync.v1.CredentialService",
+            "chromasync.v1.FileService",
             INVOCATIONS,
             SOURCES,
             "grpc.health.v1.Health",

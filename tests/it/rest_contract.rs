@@ -290,7 +290,7 @@ async fn every_documented_answer_is_given_to_a_request_that_earns_it() {
     }
 
     let mut wanted = documented.answers();
-    // Files are uploaded to this path, and no source of that type is served yet.
+    // Its requests are forms; `uploads` sends them.
     wanted.retain(|(_, path, _)| path != "/api/v1/add-file");
     wanted.remove(&("GET".to_owned(), HEALTH.to_owned(), 503));
     for (method, path, status) in NEVER {

@@ -129,7 +129,7 @@ async fn an_earlier_request_is_found_before_anything_is_written(test: TestStore)
     let (one, two, request) = (new_invocation("one"), new_invocation("two"), Uuid::now_v7());
     let find = |new| {
         test.store
-            .find_create_request(&source.tenant, source.id, new, request)
+            .find_create_request(&source.tenant, &source, new, request)
     };
     assert_eq!(find(&one).await.unwrap(), None);
     let create = test

@@ -7,6 +7,7 @@
 mod auto_sync;
 mod credentials;
 mod deliveries;
+mod uploads;
 
 use std::{
     collections::BTreeSet,
@@ -104,6 +105,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         call_all_for_callers(&test).await;
         deliveries::call_all(&test).await;
         credentials::call_all(&test).await;
+        uploads::call_all(&test).await;
         auto_sync::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
@@ -133,10 +135,10 @@ async fn every_statement_has_its_index(test: TestStore) {
 
 #[test]
 fn every_function_of_the_store_is_called_here() {
-    let files = ["", "/auto_sync", "/credentials", "/deliveries"]
-        .map(|file| format!("tests/it/store_plans{file}.rs"));
-    let here = files
-        .map(|file| std::fs::read_to_string(project_file(&file)).unwrap())
+    let read =
+        |file| std::fs::read_to_string(project_file(&format!("tests/it/store_plans{file}.rs"))).unwrap();
+    let here = ["", "/deliveries", "/credentials", "/uploads", "/auto_sync"]
+        .map(read)
         .concat();
     let mut directories = vec![project_file("src/store")];
     let mut missing = Vec::new();
@@ -291,7 +293,7 @@ async fn call_all_for_callers(test: &TestStore) {
     }
     let invocation = test.invocation(&source).await;
     store
-        .find_create_request(&tenant, source.id, &new_invocation("collection"), Uuid::now_v7())
+        .find_create_request(&tenant, &source, &new_invocation("collection"), Uuid::now_v7())
         .await
         .unwrap();
     for scope in scopes(&tenant) {

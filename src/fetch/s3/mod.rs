@@ -22,11 +22,12 @@ use self::{
     answer::{Listing, MAX_PAGE_BYTES, Page, plain_etag, read_body},
     client::{BucketClient, Subject},
 };
-pub use self::{answer::decode_key, error::S3Error, load::MAX_BYTES_IN_MEMORY};
+pub use self::{answer::decode_key, error::S3Error};
+pub use super::sink::MAX_BYTES_IN_MEMORY;
 use super::{
     Egress,
     listing::{Entry, Listed},
-    scratch::ScratchDirectory,
+    sink::LazyScratch,
 };
 use crate::{
     aws::AwsCredentials,
@@ -92,7 +93,7 @@ pub struct Bucket {
 pub struct S3Bucket {
     client: BucketClient,
     options: S3Options,
-    scratch: tokio::sync::OnceCell<std::sync::Arc<ScratchDirectory>>,
+    scratch: LazyScratch,
 }
 
 impl S3Bucket {
@@ -104,7 +105,7 @@ impl S3Bucket {
         Ok(Self {
             client: BucketClient::new(options, bucket, credentials)?,
             options: options.clone(),
-            scratch: tokio::sync::OnceCell::new(),
+            scratch: LazyScratch::new(options.directory.clone()),
         })
     }
 

@@ -11,4 +11,5 @@ pub(super) mod github_app;
 pub(super) mod invocation;
 pub(super) mod invocation_event;
 pub(super) mod source;
+pub(super) mod upload;
 pub(super) mod webhook_delivery;

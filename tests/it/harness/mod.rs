@@ -9,6 +9,7 @@ pub mod documented;
 pub mod dynamic;
 pub mod event_stream;
 pub mod examples;
+pub mod form;
 pub mod gate;
 pub mod git_server;
 pub mod github;

@@ -1,14 +1,18 @@
 //! A node that serves watches, inside the test's own process.
 
+use std::time::Duration;
+
 use chroma_sync::{
     app::{
-        App, AppParts, Authenticator,
+        App, AppParts, Authenticator, UploadLimits,
         watch::{WatchHub, WatchOptions},
     },
     domain::embedding::{MINILM, ModelCatalog},
     index::{ChromaClient, ChromaOptions},
     relay,
     seal::SealingKey,
+    secret::Secret,
+    uploads::{BucketOptions, UploadStore},
     wake::{ChangeSignal, WorkSignal},
 };
 use tokio::task::JoinHandle;
@@ -39,12 +43,25 @@ impl Node {
             )));
         }
         let nowhere = ChromaOptions::new("http://127.0.0.1:1".parse().unwrap());
+        let bucket = BucketOptions {
+            bucket: "nowhere".to_owned(),
+            region: "us-east-1".to_owned(),
+            endpoint_url: Some("http://127.0.0.1:1".parse().unwrap()),
+            access_key: Some(("id".to_owned(), Secret::new("secret"))),
+            path_style: true,
+        };
         let app = App::new(AppParts {
             store: store.clone(),
             authenticator: Authenticator::none(),
             chroma: ChromaClient::new(nowhere).unwrap(),
             sealing_key: SealingKey::from_hex(&"0".repeat(64)).unwrap(),
             allow_http_webhooks: false,
+            uploads: UploadStore::in_bucket(bucket).unwrap(),
+            upload_limits: UploadLimits {
+                max_file_bytes: 1,
+                max_per_tenant: 1,
+                idle: Duration::from_secs(1),
+            },
             catalog: ModelCatalog::new(Vec::new(), MINILM.to_owned()),
             watches,
             work,

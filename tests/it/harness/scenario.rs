@@ -50,6 +50,11 @@ impl Scenario {
         self.directory.path().join("repositories")
     }
 
+    /// Where uploaded files lie.
+    pub fn uploads(&self) -> PathBuf {
+        self.directory.path().join("scratch.uploads")
+    }
+
     /// Name of the Chroma database of this scenario.
     pub fn database(&self) -> String {
         self.chroma.name().to_string()

@@ -11,8 +11,8 @@ use std::{
 };
 
 use chroma_sync::proto::{
-    credential_service_client::CredentialServiceClient, invocation_service_client::InvocationServiceClient,
-    source_service_client::SourceServiceClient,
+    credential_service_client::CredentialServiceClient, file_service_client::FileServiceClient,
+    invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -52,6 +52,10 @@ impl Deployment {
             .with(
                 "encryption.key_file",
                 scratch.with_extension("key").to_str().unwrap(),
+            )
+            .with(
+                "uploads.directory",
+                scratch.with_extension("uploads").to_str().unwrap(),
             )
             .with("models.dir", models_directory().to_str().unwrap())
             .with("server.listen", "127.0.0.1:0")
@@ -248,6 +252,11 @@ impl Service {
     /// A client of `InvocationService`; an empty token sends none.
     pub fn invocations(&self, token: &str) -> InvocationServiceClient<Authenticated> {
         InvocationServiceClient::new(self.channel(token))
+    }
+
+    /// A client of `FileService`; an empty token sends none.
+    pub fn files(&self, token: &str) -> FileServiceClient<Authenticated> {
+        FileServiceClient::new(self.channel(token))
     }
 
     /// A client of `CredentialService`; an empty token sends none.

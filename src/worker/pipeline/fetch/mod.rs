@@ -3,6 +3,7 @@
 mod objects;
 mod repository;
 mod site;
+mod upload;
 
 use super::{load_stage::Labels, prepare::Source};
 use crate::{
@@ -83,6 +84,9 @@ pub(super) async fn fetch(
         }
         (SourceSettings::WebScrape(site), InvocationInput::WebScrape) => {
             site::list(environment, claim, lease, progress, site, memory).await
+        }
+        (SourceSettings::FileUpload, InvocationInput::FileUpload(file)) => {
+            upload::list(environment, progress, file).await
         }
         // An invocation is made for its source, so no other pair is ever stored.
         (SourceSettings::Github(_), _)
