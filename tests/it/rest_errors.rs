@@ -431,7 +431,7 @@ async fn what_http_itself_refuses_has_the_documented_body() {
         "/api/v1",
         "/api/v1/sources/",
         "/api/v2/sources",
-        "/api/v1/add-file",
+        "/api/v1/add-files",
     ] {
         let expected = json!({
             "error": "NotFoundError",

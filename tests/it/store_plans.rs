@@ -5,6 +5,7 @@
 //! does a function of the store that is not called here.
 
 mod auto_sync;
+mod called;
 mod credentials;
 mod deliveries;
 mod uploads;
@@ -34,10 +35,7 @@ use tracing::{Event, Subscriber, field::Visit, subscriber};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 use uuid::Uuid;
 
-use crate::harness::{
-    service::project_file,
-    stores::{LEASE, MANY, TestStore, database, new_invocation, new_source},
-};
+use crate::harness::stores::{LEASE, MANY, TestStore, database, new_invocation, new_source};
 
 /// Indexes over so few rows that reading all of one is what is wanted: the work that waits or is held.
 const INDEXES_TO_READ_WHOLE: [&str; 4] = [
@@ -45,19 +43,6 @@ const INDEXES_TO_READ_WHOLE: [&str; 4] = [
     "invocations_claimable",
     "invocations_leased",
     "webhook_deliveries_due",
-];
-
-/// Functions without statements of their own on our tables.
-const NOT_CALLED: [&str; 9] = [
-    "listen",
-    "tell",
-    "connect",
-    "ping",
-    "now",
-    "close",
-    "migrate",
-    "revert_migrations",
-    "migration_states",
 ];
 
 /// The statements that were logged.
@@ -131,35 +116,6 @@ async fn every_statement_has_its_index(test: TestStore) {
         statements.len(),
         wrong.join("\n")
     );
-}
-
-#[test]
-fn every_function_of_the_store_is_called_here() {
-    let read =
-        |file| std::fs::read_to_string(project_file(&format!("tests/it/store_plans{file}.rs"))).unwrap();
-    let here = ["", "/deliveries", "/credentials", "/uploads", "/auto_sync"]
-        .map(read)
-        .concat();
-    let mut directories = vec![project_file("src/store")];
-    let mut missing = Vec::new();
-    while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-                continue;
-            }
-            let text = std::fs::read_to_string(&path).unwrap();
-            let names = text.split("pub async fn ").skip(1);
-            let names = names.map(|rest| rest.split(['(', '<']).next().unwrap().to_owned());
-            missing.extend(
-                names.filter(|name| {
-                    !here.contains(&format!(".{name}(")) && !NOT_CALLED.contains(&name.as_str())
-                }),
-            );
-        }
-    }
-    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Steps of the plan of a statement that read all of a table.
