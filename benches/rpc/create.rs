@@ -225,6 +225,7 @@ impl Whole {
                 input: Some(proto::create_invocation_request::Input::Github(input)),
                 request_id: None,
                 webhook: None,
+                update_collection: false,
             });
             request.metadata_mut().insert("x-chroma-token", token.clone());
             async move {

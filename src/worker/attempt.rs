@@ -173,6 +173,8 @@ mod tests {
             max_backoff: Duration::from_secs(60),
             drain: Duration::from_secs(1),
             stage_buffer_bytes: 1,
+            keep_uploads: Duration::ZERO,
+            sweep_uploads: Duration::from_secs(1),
         };
         for (failures, most) in [(0, 2), (1, 4), (3, 16), (9, 60), (u32::MAX, 60)] {
             let delay = backoff(&options, failures).as_secs_f64();

@@ -39,7 +39,7 @@ fn declared(content: &[u8]) -> Option<&'static Encoding> {
         let rest = rest.trim_start().strip_prefix('=')?;
         let rest = rest.trim_start_matches(['"', '\'', ' ']);
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "-_:.".contains(c)));
-        Encoding::for_label(rest[..end.unwrap_or(rest.len())].as_bytes())
+        Encoding::for_label(&rest.as_bytes()[..end.unwrap_or(rest.len())])
     })
 }
 

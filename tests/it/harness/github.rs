@@ -233,8 +233,8 @@ impl Host {
     }
 
     /// The App that a JWT proves, as GitHub checks it.
-    fn app_of(&self, headers: &HeaderMap) -> Result<String, Response> {
-        let refused = |message: &str| Err(refusal(401, message));
+    fn app_of(&self, headers: &HeaderMap) -> Result<String, Box<Response>> {
+        let refused = |message: &str| Err(Box::new(refusal(401, message)));
         let authorization = headers
             .get(header::AUTHORIZATION)
             .map(|value| value.to_str().unwrap());
@@ -253,7 +253,7 @@ impl Host {
         let issuer = &claims_value["iss"];
         let app_id = issuer.as_str().map_or_else(|| issuer.to_string(), str::to_owned);
         let Some(public) = self.apps.get(&app_id) else {
-            return Err(refusal(404, "Integration not found"));
+            return Err(Box::new(refusal(404, "Integration not found")));
         };
         let directory = tempfile::tempdir().unwrap();
         let file = |name: &str, bytes: &[u8]| {
@@ -376,7 +376,7 @@ impl Host {
         }
         let app_id = match self.app_of(headers) {
             Ok(app_id) => app_id,
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         match parts[..] {
             ["repos", owner, name, "installation"] => {
