@@ -6,7 +6,7 @@
 //! binary with the hidden subcommand `parse-document`, which limits itself before it reads anything
 //! ([`child`]). What becomes of it is one document's failure ([`ParseError`]).
 //!
-//! Pictures have no text; a provider can be asked to describe them ([`describe`]). That is a call over
+//! Pictures have no text; a provider can be asked to describe them (`describe`). That is a call over
 //! the network, so it is made here and not in the child.
 //!
 //! Absent on purpose: plain text and source code, which are indexed as they are.

@@ -19,7 +19,7 @@ schemathesis.openapi.format(
     ),
 )
 schemathesis.openapi.format(
-    "bucket-name", strategies.from_regex(r"(s3://|arn:aws:s3:::)?[a-z][a-z0-9-]{1,40}[a-z0-9]", fullmatch=True)
+    "bucket-name", strategies.from_regex(r"[a-z][a-z0-9-]{1,40}[a-z0-9]", fullmatch=True)
 )
 schemathesis.openapi.format(
     "web-url",
