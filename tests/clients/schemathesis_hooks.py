@@ -14,7 +14,7 @@ schemathesis.openapi.format(
 
 schemathesis.openapi.format(
     "path-regex",
-    strategies.lists(strategies.sampled_from(("/", "a", "docs", ".*", "[a-z]+", "(b|c)?", "^/x", "y$")), max_size=8).map(
+    strategies.lists(strategies.sampled_from(("/", "a", "docs", ".*", "[a-z]+", "(b|c)?", "^/x", "y$")), min_size=1, max_size=8).map(
         "".join
     ),
 )
