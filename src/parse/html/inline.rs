@@ -208,7 +208,7 @@ pub(super) fn escape_line_start(line: &str) -> String {
     };
     let escaped_at = if (1..=9).contains(&digits) && matches!(mark, Some('.' | ')')) && spaced {
         Some(number.len())
-    } else if digits == 0 && matches!(mark, Some('-' | '+')) && spaced
+    } else if digits == 0 && matches!(mark, Some('-' | '+' | '*')) && spaced
         || line.starts_with('>')
         || (1..=6).contains(&hashes) && line.chars().nth(hashes).is_none_or(char::is_whitespace)
         || line.starts_with("~~~")
