@@ -14,7 +14,7 @@ use crate::{
             aws_sealing_context, github_sealing_context,
         },
         names::TenantName,
-        page::{MAX_PAGE_SIZE, Order, Page, PageRequest},
+        page::{Page, PageRequest},
         source::GithubAppId,
     },
     error::{Error, Reason, Result},
@@ -184,32 +184,19 @@ impl App {
     /// The credential of the tenant with these keys, which is made where there is none: sources that are
     /// created alike name the same one.
     pub(super) async fn keep_aws_keys(&self, auth: &Auth, keys: AwsKeys) -> Result<AwsCredentialId> {
-        let (store, tenant) = (&self.0.store, auth.tenant());
+        let tenant = auth.tenant();
         let context = aws_sealing_context(tenant, &keys.access_key_id);
-        let mut page = PageRequest {
-            size: MAX_PAGE_SIZE,
-            skip: 0,
-            after: None,
-            order: Order::Ascending,
-        };
-        loop {
-            let Page { items, next } = store.list_aws_credentials(tenant, &page).await?;
-            for same in items
-                .iter()
-                .filter(|credential| credential.access_key_id == keys.access_key_id)
+        let stored = self
+            .0
+            .store
+            .find_aws_credentials_of_key(tenant, &keys.access_key_id);
+        for (credential, sealed) in stored.await? {
+            // One that does not open any more is of no use to the new source.
+            if self
+                .is_same(&context, &sealed, &keys.secret_access_key)
+                .is_ok_and(|same| same)
             {
-                let found = store.find_aws_credential(tenant, same.id).await?;
-                if let Some((credential, sealed)) = found
-                    && self
-                        .require_same(&context, &sealed, &keys.secret_access_key)
-                        .is_ok()
-                {
-                    return Ok(credential.id);
-                }
-            }
-            match next {
-                Some(next) => page.after = Some(next),
-                None => break,
+                return Ok(credential.id);
             }
         }
         Ok(self.store_aws_keys(tenant, None, keys, None).await?.id)
@@ -220,19 +207,22 @@ impl App {
         sealed.map_err(Error::internal)
     }
 
-    /// Whether what was stored for a request id is what this request has.
+    /// That what was stored for a request id is what this request has.
     fn require_same(&self, context: &str, sealed: &Sealed, secret: &Secret) -> Result<()> {
+        match self.is_same(context, sealed, secret)? {
+            true => Ok(()),
+            false => Err(request_id_reused()),
+        }
+    }
+
+    fn is_same(&self, context: &str, sealed: &Sealed, secret: &Secret) -> Result<bool> {
         let stored = self
             .0
             .sealing_key
             .open(context, sealed)
             .map_err(Error::internal)?;
         let (stored, given) = (stored.expose().as_bytes(), secret.expose().as_bytes());
-        if bool::from(stored.ct_eq(given)) {
-            Ok(())
-        } else {
-            Err(request_id_reused())
-        }
+        Ok(bool::from(stored.ct_eq(given)))
     }
 }
 

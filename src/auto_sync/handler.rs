@@ -11,9 +11,8 @@ use super::{
     metadata_file::{self, MAX_FILE_BYTES, MetadataFile, MetadataFileError, is_metadata_file},
 };
 use crate::{
-    aws::AwsCredentials,
     domain::{
-        credential::{AwsCredentialId, aws_sealing_context},
+        credential::{AwsCredentialId, AwsKeys, aws_sealing_context},
         ids::InvocationId,
         invocation::{InvocationInput, NewInvocation, S3Objects},
         names::{CollectionName, TenantName},
@@ -23,7 +22,7 @@ use crate::{
     },
     fetch::{
         Listed,
-        s3::{Bucket, S3Bucket, S3Error},
+        s3::{S3Bucket, S3Error},
     },
     seal::SealError,
     store::{CreateInvocation, StoreError},
@@ -173,22 +172,14 @@ impl Environment {
             key: key.to_string(),
             source,
         };
-        let credentials = match &s3.credential {
-            S3Credential::Stored(id) => self.credentials(&source.tenant, *id).await?,
+        let keys = match &s3.credential {
+            S3Credential::Stored(id) => self.keys(&source.tenant, *id).await?,
             // No stored source has one.
-            S3Credential::Given(keys) => AwsCredentials {
-                access_key_id: keys.access_key_id.clone(),
-                secret_access_key: keys.secret_access_key.clone(),
-                session_token: None,
-            },
+            S3Credential::Given(keys) => keys.clone(),
         };
         let mut options = self.s3.clone();
         options.max_object_bytes = MAX_FILE_BYTES;
-        let bucket = Bucket {
-            name: s3.bucket.clone(),
-            region: s3.region.clone(),
-        };
-        let bucket = S3Bucket::open(&options, bucket, credentials).map_err(unreachable)?;
+        let bucket = S3Bucket::of_source(&options, s3, keys).map_err(unreachable)?;
         let entry = match bucket.head(key).await {
             Ok(entry) => entry,
             Err(S3Error::ObjectNotFound { .. }) => return Ok(None),
@@ -214,11 +205,7 @@ impl Environment {
             .map_err(unusable)
     }
 
-    async fn credentials(
-        &self,
-        tenant: &TenantName,
-        id: AwsCredentialId,
-    ) -> Result<AwsCredentials, HandleError> {
+    async fn keys(&self, tenant: &TenantName, id: AwsCredentialId) -> Result<AwsKeys, HandleError> {
         let found = self.store.find_aws_credential(tenant, id).await?;
         let (credential, sealed) = found.ok_or(HandleError::CredentialMissing(id))?;
         let context = aws_sealing_context(tenant, &credential.access_key_id);
@@ -226,10 +213,9 @@ impl Environment {
             .sealing_key
             .open(&context, &sealed)
             .map_err(|error| HandleError::CredentialUnreadable(id, error))?;
-        Ok(AwsCredentials {
+        Ok(AwsKeys {
             access_key_id: credential.access_key_id,
             secret_access_key,
-            session_token: None,
         })
     }
 

@@ -7,7 +7,7 @@ use sea_orm::{
     ActiveModelTrait,
     ActiveValue::Set,
     ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult, PaginatorTrait,
-    QueryFilter, QueryResult,
+    QueryFilter, QueryOrder, QueryResult,
     sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
@@ -122,10 +122,26 @@ impl Store {
         let row = self
             .read(async |database| Ok(select.one(database).await?))
             .await?;
-        Ok(row.map(|row| {
-            let sealed = Sealed::from_bytes(row.sealed_secret.clone());
-            (shown_aws(row), sealed)
-        }))
+        Ok(row.map(with_secret))
+    }
+
+    /// The access keys of the tenant with this id at AWS, with their secrets, oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn find_aws_credentials_of_key(
+        &self,
+        tenant: &TenantName,
+        access_key_id: &str,
+    ) -> Result<Vec<(AwsCredential, Sealed)>, StoreError> {
+        let select = aws_credential::Entity::find()
+            .filter(aws_credentials_of(tenant))
+            .filter(aws_credential::Column::AccessKeyId.eq(access_key_id))
+            .order_by_asc(aws_credential::Column::Id);
+        let rows = self
+            .read(async |database| Ok(select.all(database).await?))
+            .await?;
+        Ok(rows.into_iter().map(with_secret).collect())
     }
 
     /// Deletes an access key, unless a source names it.
@@ -383,6 +399,11 @@ fn deleted(rows: u64) -> DeleteCredential {
     } else {
         DeleteCredential::NotFound
     }
+}
+
+fn with_secret(row: aws_credential::Model) -> (AwsCredential, Sealed) {
+    let sealed = Sealed::from_bytes(row.sealed_secret.clone());
+    (shown_aws(row), sealed)
 }
 
 fn shown_aws(row: aws_credential::Model) -> AwsCredential {

@@ -85,16 +85,10 @@ impl AttemptError {
     pub(super) fn disposition(&self) -> Disposition {
         let (transient, failure, wait) = match self {
             // A fetch is cancelled only because the lease is lost.
-            Self::LeaseLost | Self::Fetch(FetchError::Cancelled { .. }) => return Disposition::Abandon,
-            Self::Fetch(error) if error.is_transient() => {
-                return Disposition::Retry {
-                    failure: error.failure(),
-                    wait: error.retry_after(),
-                    counts: error.counts_as_failure(),
-                };
-            }
+            Self::LeaseLost
+            | Self::Fetch(FetchError::Cancelled { .. })
+            | Self::Crawl(CrawlError::Cancelled) => return Disposition::Abandon,
             Self::Fetch(error) => (error.is_transient(), error.failure(), error.retry_after()),
-            Self::Crawl(CrawlError::Cancelled) => return Disposition::Abandon,
             Self::S3(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Crawl(error) => (error.is_transient(), error.failure(), error.retry_after()),
             Self::Upload(error) => (error.is_transient(), error.failure(), None),
@@ -153,7 +147,7 @@ impl AttemptError {
             Disposition::Retry {
                 failure,
                 wait,
-                counts: true,
+                counts: !matches!(self, Self::Fetch(error) if !error.counts_as_failure()),
             }
         } else {
             Disposition::Fail(failure)

@@ -12,7 +12,6 @@ use tonic::Code;
 use crate::harness::{
     git_server::{Change, Repository},
     scenario::{Scenario, states},
-    service::Service,
     stores::{Backend, on_both},
 };
 
@@ -34,22 +33,6 @@ fn mixed_files() -> Vec<Change> {
         Change::Link("link".into(), "README.md".into()),
         Change::Submodule("vendor".into(), "0123456789abcdef0123456789abcdef01234567".into()),
     ]
-}
-
-async fn documents(scenario: &Scenario, service: &Service, id: &str) -> BTreeMap<String, (Outcome, String)> {
-    let request = proto::ListDocumentsRequest {
-        invocation_id: id.to_owned(),
-        ..Default::default()
-    };
-    let answer = service
-        .invocations(&scenario.admin)
-        .list_documents(request)
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(answer.next_page_token, "");
-    let of = |d: proto::Document| (d.document_key.clone(), (d.outcome(), d.detail));
-    answer.documents.into_iter().map(of).collect()
 }
 
 on_both!(
@@ -100,7 +83,7 @@ async fn a_repository_becomes_a_collection_on(backend: Backend) {
         ("link".to_owned(), skipped("symlink")),
         ("vendor".to_owned(), skipped("submodule")),
     ]);
-    assert_eq!(documents(&scenario, &service, &created.id).await, expected);
+    assert_eq!(scenario.documents(&service, &created.id).await, expected);
 
     let records = scenario.chroma.records("target").await;
     assert_eq!(records.len(), usize::try_from(counts.chunks_indexed).unwrap());
@@ -282,7 +265,8 @@ async fn globs_decide_which_files_are_discovered() {
         .unwrap()
         .into_inner();
     let ended = scenario.run(&service, &source.id, "target", None).await;
-    let found: Vec<String> = documents(&scenario, &service, &ended.id)
+    let found: Vec<String> = scenario
+        .documents(&service, &ended.id)
         .await
         .into_keys()
         .collect();

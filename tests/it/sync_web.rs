@@ -57,27 +57,6 @@ async fn run(scenario: &Scenario, service: &Service, source_id: &str) -> proto::
     messages.last().unwrap().invocation.clone().unwrap()
 }
 
-async fn outcomes(scenario: &Scenario, service: &Service, id: &str) -> BTreeMap<String, (Outcome, String)> {
-    let request = proto::ListDocumentsRequest {
-        invocation_id: id.to_owned(),
-        ..Default::default()
-    };
-    let listed = service
-        .invocations(&scenario.admin)
-        .list_documents(request)
-        .await
-        .unwrap();
-    let documents = listed.into_inner().documents.into_iter();
-    documents
-        .map(|document| {
-            (
-                document.document_key.clone(),
-                (document.outcome(), document.detail),
-            )
-        })
-        .collect()
-}
-
 on_both!(
     a_site_becomes_a_collection_and_is_brought_up_to_date,
     a_site_becomes_a_collection_on
@@ -121,7 +100,7 @@ async fn a_site_becomes_a_collection_on(backend: Backend) {
         (url("/report.pdf"), (Outcome::Indexed, String::new())),
         (url("/logo.png"), (Outcome::Skipped, "not_text".to_owned())),
     ]);
-    assert_eq!(outcomes(&scenario, &service, &first.id).await, expected);
+    assert_eq!(scenario.documents(&service, &first.id).await, expected);
     let records = scenario.chroma.records("site").await;
     let guide: Vec<_> = records
         .values()
@@ -143,7 +122,7 @@ async fn a_site_becomes_a_collection_on(backend: Backend) {
     let second = run(&scenario, &service, &source).await;
     assert_eq!(second.state(), State::Complete, "{:?}", second.failure);
     let outcome = |path: &str, of: &BTreeMap<String, (Outcome, String)>| of[&url(path)].0;
-    let again = outcomes(&scenario, &service, &second.id).await;
+    let again = scenario.documents(&service, &second.id).await;
     assert_eq!(outcome("/", &again), Outcome::Unchanged);
     assert_eq!(outcome("/report.pdf", &again), Outcome::Unchanged);
     assert_eq!(outcome("/guide", &again), Outcome::Indexed);
@@ -226,7 +205,7 @@ async fn depth_limit_and_patterns_decide_which_pages_are_synced() {
     let ended = run(&scenario, &service, &source).await;
 
     assert_eq!(ended.state(), State::Complete, "{:?}", ended.failure);
-    let pages = outcomes(&scenario, &service, &ended.id).await;
+    let pages = scenario.documents(&service, &ended.id).await;
     let indexed: Vec<&String> = pages
         .iter()
         .filter(|(_, (outcome, _))| *outcome == Outcome::Indexed)

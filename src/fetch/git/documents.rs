@@ -6,13 +6,10 @@ use futures::{FutureExt, future::BoxFuture};
 use serde_json::Map;
 
 use super::snapshot::{Reader, Snapshot};
-use crate::{
-    domain::invocation::Failure,
-    fetch::{
-        content::{Content, DocumentReader, LoadError, LoadedDocument, Reading},
-        error::FetchError,
-        listing::Entry,
-    },
+use crate::fetch::{
+    content::{Content, DocumentReader, LoadError, LoadedDocument, Reading},
+    error::FetchError,
+    listing::Entry,
 };
 
 /// Files that wait to be chunked. They are read from one pack on one disk, one after the other.
@@ -63,9 +60,8 @@ impl DocumentReader for RepositoryDocuments {
 
 /// What was received does not get better by receiving it again.
 fn load_error(error: FetchError) -> LoadError {
-    let Failure { reason, message } = error.failure();
     LoadError {
-        failure: Failure { reason, message },
+        failure: error.failure(),
         transient: false,
         retry_after: None,
         source: Some(error.into()),

@@ -32,8 +32,10 @@ use super::{
 use crate::{
     aws::AwsCredentials,
     domain::{
+        credential::AwsKeys,
         document::{SkipRule, sha256_hex},
         s3::{BucketName, ObjectKey, PathPrefix, Region},
+        source::S3Source,
     },
 };
 
@@ -107,6 +109,27 @@ impl S3Bucket {
             options: options.clone(),
             scratch: LazyScratch::new(options.directory.clone()),
         })
+    }
+
+    /// Prepares to read the bucket of a source with the access key that the source names.
+    ///
+    /// # Errors
+    /// As [`S3Bucket::open`].
+    pub fn of_source(options: &S3Options, source: &S3Source, keys: AwsKeys) -> Result<Self, S3Error> {
+        let AwsKeys {
+            access_key_id,
+            secret_access_key,
+        } = keys;
+        let credentials = AwsCredentials {
+            access_key_id,
+            secret_access_key,
+            session_token: None,
+        };
+        let bucket = Bucket {
+            name: source.bucket.clone(),
+            region: source.region.clone(),
+        };
+        Self::open(options, bucket, credentials)
     }
 
     /// Lists the objects whose keys begin with `prefix`, sorted by key, a thousand with each request. The ETag is

@@ -10,7 +10,7 @@ use crate::{
         invocation::Statistics,
     },
     fetch::{Entry, Listed},
-    store::{DocumentPage, Held, OutcomeName, Store},
+    store::{Claim, DocumentPage, Held, OutcomeName, OwnedDocuments, Store},
     worker::{failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
 };
 
@@ -88,6 +88,17 @@ pub(super) async fn prepare(
             .await?,
     )?;
     Ok(pending)
+}
+
+/// What earlier invocations of the claim's source left in the collection; none when the source is gone.
+pub(super) fn owned(store: &Store, claim: &Claim) -> Option<OwnedDocuments> {
+    let invocation = &claim.invocation;
+    Some(store.owned_documents(
+        invocation.source_id?,
+        &invocation.database,
+        &invocation.collection,
+        invocation.id,
+    ))
 }
 
 /// What an earlier attempt left to do, if its listing is whole and the same as this one.

@@ -4,14 +4,14 @@
 //! Only what the ledger knows as this source's own is deleted: a collection may hold records of others.
 //! The listing of a commit is whole or the fetch failed, so an absent document is really gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{ledger::held, target::Target};
+use super::{
+    ledger::{self, held},
+    target::Target,
+};
 use crate::{
-    domain::{
-        document::{Document, DocumentOutcome, sha256_hex},
-        invocation::Statistics,
-    },
+    domain::document::{Document, DocumentOutcome, sha256_hex},
     fetch::Entry,
     store::{Claim, DocumentPage, OutcomeName, OwnedDocument},
     worker::{Environment, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
@@ -28,19 +28,12 @@ pub(super) async fn run(
     entries: &[Entry],
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
-    let invocation = &claim.invocation;
-    let Some(source_id) = invocation.source_id else {
+    let Some(mut owned) = ledger::owned(&environment.store, claim) else {
         return Ok(());
     };
     let listed: HashSet<&str> = entries.iter().map(|entry| entry.document_key.as_str()).collect();
-    let mut owned = environment.store.owned_documents(
-        source_id,
-        &invocation.database,
-        &invocation.collection,
-        invocation.id,
-    );
     // An attempt that was broken off here may have used the ordinals after the listing already.
-    let mut ordinal = environment.store.next_ordinal(invocation.id).await?;
+    let mut ordinal = environment.store.next_ordinal(lease.invocation).await?;
     let mut page = owned.next_page().await?;
     if page.is_none() {
         return Ok(());
@@ -71,14 +64,8 @@ pub(super) async fn remove_listed(
     entries: &[Entry],
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
-    let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
-    held(store.clear_documents(id, attempt).await?)?;
-    progress.count(|statistics| {
-        *statistics = Statistics {
-            fetch_ms: statistics.fetch_ms,
-            ..Statistics::default()
-        };
-    });
+    // The ledger begins anew: what is gone is in no listing.
+    ledger::prepare(&environment.store, lease, &[], &HashMap::new(), progress).await?;
     let gone: Vec<OwnedDocument> = entries
         .iter()
         .map(|entry| OwnedDocument {

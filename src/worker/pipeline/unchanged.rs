@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::{
     fetch::{Coverage, Fetched},
+    ledger,
     target::Target,
 };
 use crate::{
@@ -31,16 +32,12 @@ pub(super) async fn find(
         // A single document is written anew whenever it is asked for.
         Coverage::Document | Coverage::Removed => return Ok(unchanged),
     }
-    let invocation = &claim.invocation;
-    let Some(source_id) = invocation.source_id.filter(|_| !target.was_empty()) else {
+    if target.was_empty() {
+        return Ok(unchanged);
+    }
+    let Some(mut owned) = ledger::owned(&environment.store, claim) else {
         return Ok(unchanged);
     };
-    let mut owned = environment.store.owned_documents(
-        source_id,
-        &invocation.database,
-        &invocation.collection,
-        invocation.id,
-    );
     let mut listed = None;
     while let Some(page) = owned.next_page().await? {
         let listed = listed.get_or_insert_with(|| by_key(entries));

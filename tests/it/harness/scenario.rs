@@ -1,8 +1,8 @@
 //! What most tests need: repositories, a database in Chroma, a store, and a key for each role.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use chroma_sync::proto::{self, invocation::State, watch_invocation_response::Kind};
+use chroma_sync::proto::{self, document::Outcome, invocation::State, watch_invocation_response::Kind};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::{Status, Streaming};
@@ -169,6 +169,23 @@ impl Scenario {
             messages.extend(to_the_end(stream).await);
             messages
         })
+    }
+
+    /// What became of each document of an invocation, and why; there must not be more than one page of them.
+    pub async fn documents(&self, service: &Service, id: &str) -> BTreeMap<String, (Outcome, String)> {
+        let request = proto::ListDocumentsRequest {
+            invocation_id: id.to_owned(),
+            ..Default::default()
+        };
+        let answer = service
+            .invocations(&self.admin)
+            .list_documents(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.next_page_token, "");
+        let of = |d: proto::Document| (d.document_key.clone(), (d.outcome(), d.detail));
+        answer.documents.into_iter().map(of).collect()
     }
 
     /// Creates an invocation, watches it to its end and returns what it ended as.

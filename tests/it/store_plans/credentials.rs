@@ -57,6 +57,8 @@ pub async fn call_all(test: &TestStore) {
         }
     }
     store.find_aws_credential(&tenant, key.id).await.unwrap();
+    let same = store.find_aws_credentials_of_key(&tenant, "key").await.unwrap();
+    assert_eq!(same.len(), 1);
     store.find_github_app(&tenant, &app_id).await.unwrap();
     for column in SealedColumn::ALL {
         store.sealed_values(column, Uuid::nil(), 10).await.unwrap();

@@ -11,7 +11,8 @@ use crate::{
         invocation::{InvocationInput, S3Objects},
         source::SourceSettings,
     },
-    fetch::Listed,
+    fetch::{Entry, Listed},
+    parse::Format,
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle},
 };
@@ -80,7 +81,7 @@ pub(super) async fn fetch(
             repository::list(environment, claim, lease, progress, github, reference.as_ref()).await
         }
         (SourceSettings::S3(s3), InvocationInput::S3 { objects, .. }) => {
-            objects::list(environment, claim, lease, progress, s3, objects).await
+            objects::list(environment, claim, progress, s3, objects).await
         }
         (SourceSettings::WebScrape(site), InvocationInput::WebScrape) => {
             site::list(environment, claim, lease, progress, site, memory).await
@@ -93,6 +94,14 @@ pub(super) async fn fetch(
         | (SourceSettings::S3(_), _)
         | (SourceSettings::WebScrape(_), _)
         | (SourceSettings::FileUpload, _) => Err(AttemptError::StageEnded("fetch")),
+    }
+}
+
+/// Leaves out a document whose format, by its name or by what it is said to be, need not be loaded.
+fn skip_by_format(environment: &Environment, entry: &mut Entry, media_type: Option<&str>) {
+    let format = Format::of(&entry.document_key, media_type);
+    if let Some(rule) = format.and_then(|format| environment.parser.skips(format)) {
+        entry.decision = Listed::Skip(rule);
     }
 }
 

@@ -5,26 +5,22 @@ use std::sync::Arc;
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::Instant;
 
-use super::{Confirmed, Coverage, Fetched};
+use super::{Confirmed, Coverage, Fetched, skip_by_format};
 use crate::{
-    aws::AwsCredentials,
     domain::{
-        credential::AwsKeys,
         document::SkipRule,
-        invocation::{Failure, S3Objects},
+        invocation::S3Objects,
         s3::ObjectKey,
         source::{S3Credential, S3Source},
     },
     fetch::{
         DocumentReader, Entry, Listed, LoadError, LoadedDocument, Reading,
-        s3::{Bucket, S3Bucket, S3Error},
+        s3::{S3Bucket, S3Error},
     },
-    parse::Format,
     store::Claim,
     worker::{
         Environment,
         failure::AttemptError,
-        lease_guard::Lease,
         pipeline::{load_stage::Labels, prepare::Source},
         progress::{ProgressHandle, Stage},
     },
@@ -37,7 +33,6 @@ const OBJECTS_AHEAD: usize = 8;
 pub(super) async fn list(
     environment: &Environment,
     claim: &Claim,
-    lease: &Lease,
     progress: &ProgressHandle,
     s3: &S3Source,
     objects: &S3Objects,
@@ -66,11 +61,7 @@ pub(super) async fn list(
             (gone, Coverage::Removed, Labels::default())
         }
         S3Objects::Prefix => {
-            let listing = bucket.list(s3.path_prefix.as_ref());
-            let entries = tokio::select! {
-                entries = listing => entries?,
-                () = lease.lost().cancelled() => return Err(AttemptError::LeaseLost),
-            };
+            let entries = bucket.list(s3.path_prefix.as_ref()).await?;
             (entries, Coverage::Prefix, Labels::default())
         }
     };
@@ -111,37 +102,19 @@ pub(super) async fn confirm(
 }
 
 async fn open(environment: &Environment, claim: &Claim, s3: &S3Source) -> Result<S3Bucket, AttemptError> {
-    let AwsKeys {
-        access_key_id,
-        secret_access_key,
-    } = match &s3.credential {
+    let keys = match &s3.credential {
         S3Credential::Stored(id) => environment.aws_keys(&claim.invocation.tenant, *id).await?,
         // No stored source has one.
         S3Credential::Given(keys) => keys.clone(),
     };
-    let credentials = AwsCredentials {
-        access_key_id,
-        secret_access_key,
-        session_token: None,
-    };
-    let bucket = Bucket {
-        name: s3.bucket.clone(),
-        region: s3.region.clone(),
-    };
-    Ok(S3Bucket::open(&environment.s3, bucket, credentials)?)
+    Ok(S3Bucket::of_source(&environment.s3, s3, keys)?)
 }
 
 /// What is left out for its name need not be loaded. An object that was asked for by its key and is too large
 /// fails, rather than being passed over.
 fn leave_out(environment: &Environment, entry: &mut Entry, coverage: Coverage) {
     match (&entry.decision, coverage) {
-        (Listed::Load, _) => {
-            let format = Format::of_suffix(&entry.document_key);
-            let rule = format.and_then(|format| environment.parser.skips(format));
-            if let Some(rule) = rule {
-                entry.decision = Listed::Skip(rule);
-            }
-        }
+        (Listed::Load, _) => skip_by_format(environment, entry, None),
         (Listed::Skip(SkipRule::TooLarge), Coverage::Document) => {
             let error = S3Error::ObjectTooLarge {
                 key: entry.document_key.clone(),
@@ -191,9 +164,8 @@ impl DocumentReader for Objects {
 
 /// What is about the bucket ends the attempt, what is about the object fails it alone.
 fn load_error(error: S3Error) -> LoadError {
-    let Failure { reason, message } = error.failure();
     LoadError {
-        failure: Failure { reason, message },
+        failure: error.failure(),
         transient: error.is_transient() || !error.concerns_one_object(),
         retry_after: error.retry_after(),
         source: Some(error.into()),

@@ -22,7 +22,7 @@ use crate::{
         Environment,
         failure::AttemptError,
         lease_guard::Lease,
-        pipeline::{load_stage::Labels, prepare::Source},
+        pipeline::{ledger, load_stage::Labels, prepare::Source},
         progress::{ProgressHandle, Stage},
     },
 };
@@ -100,16 +100,9 @@ pub(super) async fn list(
 
 /// The pages that this source left in the collection.
 async fn known_pages(environment: &Environment, claim: &Claim) -> Result<Vec<KnownPage>, AttemptError> {
-    let invocation = &claim.invocation;
-    let Some(source_id) = invocation.source_id else {
+    let Some(mut owned) = ledger::owned(&environment.store, claim) else {
         return Ok(Vec::new());
     };
-    let mut owned = environment.store.owned_documents(
-        source_id,
-        &invocation.database,
-        &invocation.collection,
-        invocation.id,
-    );
     let mut known = Vec::new();
     while let Some(page) = owned.next_page().await? {
         // A memo of another release is as good as none.

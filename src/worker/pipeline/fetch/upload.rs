@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Coverage, Fetched};
+use super::{Coverage, Fetched, skip_by_format};
 use crate::{
     domain::invocation::UploadedFile,
-    fetch::{Listed, UploadedDocument},
-    parse::Format,
+    fetch::UploadedDocument,
     worker::{
         Environment,
         failure::AttemptError,
@@ -31,12 +30,8 @@ pub(super) async fn list(
     );
     let mut entries = document.list().await?;
     progress.time(Stage::Fetch, start);
-    // What is left out for its format need not be loaded.
     for entry in &mut entries {
-        let format = Format::of(&entry.document_key, file.content_type.as_deref());
-        if let Some(rule) = format.and_then(|format| environment.parser.skips(format)) {
-            entry.decision = Listed::Skip(rule);
-        }
+        skip_by_format(environment, entry, file.content_type.as_deref());
     }
     Ok(Fetched {
         source: Source {
