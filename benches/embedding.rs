@@ -125,7 +125,7 @@ fn measure(runtime: &Runtime, embedder: &LocalEmbedder, what: &str, texts: &[Arc
 /// Embeds `texts` and returns the number of tokens read.
 fn embed(runtime: &Runtime, embedder: &LocalEmbedder, texts: &[Arc<str>]) -> u64 {
     let embedded = runtime
-        .block_on(embedder.embed(texts.to_vec(), Purpose::Document))
+        .block_on(embedder.embed(texts.to_vec(), Purpose::Document, ""))
         .unwrap();
     embedded.iter().map(|text| u64::from(text.tokens)).sum()
 }

@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: Arguments, config: &Config) -> anyhow::Result
         .iter()
         .map(|question| question.as_str().into())
         .collect();
-    let vectors = embedder.embed(questions, Purpose::Query).await?;
+    let vectors = embedder.embed(questions, Purpose::Query, "").await?;
     for (question, embedded) in arguments.questions.iter().zip(vectors) {
         output::line(&format!("? {question}"));
         for hit in chroma

@@ -37,6 +37,32 @@ pub struct ModelDescription {
     pub dimensions: u32,
     /// The most tokens of a text that the model reads; the rest is cut off.
     pub max_tokens: u32,
+    /// Whether the model was trained to be told what its vectors are for: see [`Task`].
+    pub takes_instructions: bool,
+}
+
+/// What a model that takes instructions is told: one prompt for what is to be found, one for what finds it.
+///
+/// An empty prompt means that texts are embedded as they are.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Task {
+    /// Name of the task, as the collection's embedding function has it.
+    pub name: String,
+    /// Instruction for documents.
+    pub document_prompt: String,
+    /// Instruction for queries.
+    pub query_prompt: String,
+}
+
+impl Default for Task {
+    /// The task of Chroma Sync's own pipeline (Chroma's `rust/foundation-api/src/routes/init_schema.rs`).
+    fn default() -> Self {
+        Self {
+            name: "generic_retrieval".to_owned(),
+            document_prompt: String::new(),
+            query_prompt: "Retrieve semantically similar text".to_owned(),
+        }
+    }
 }
 
 /// The models a server serves.
@@ -91,6 +117,7 @@ mod tests {
             name: MINILM.to_owned(),
             dimensions: 384,
             max_tokens: 256,
+            takes_instructions: false,
         };
         let catalog = ModelCatalog::new(vec![model], MINILM.to_owned());
         assert_eq!(catalog.resolve("embedding_model", None).unwrap().dimensions, 384);

@@ -5,7 +5,7 @@
 //! catalog is what sources are checked against.
 //!
 //! Invariants: vectors come in the order of their texts and have length 1; a text's vector depends on the
-//! text, the model and the [`Purpose`] only, not on what else was in the call; an embedder never computes on
+//! text, the model and the instruction only, not on what else was in the call; an embedder never computes on
 //! a runtime thread and never queues without bound. Absent on purpose: caching and retries, which are the
 //! pipeline's, and downloading of models.
 
@@ -28,7 +28,7 @@ pub use registry::Embedders;
 /// The most texts of one call; it bounds the memory that a call can ask for.
 pub const MAX_TEXTS: usize = 8192;
 
-/// Why texts are embedded. Some models want queries and documents written differently.
+/// Why texts are embedded, which decides who waits for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// To be found.
@@ -56,6 +56,12 @@ pub trait Embedder: Send + Sync + 'static {
 
     /// Embeds `texts`, at most [`MAX_TEXTS`]: one result for each, in order.
     ///
+    /// `instruction` says what the vectors are for, as one of a [`Task`]'s prompts does. Empty means that the
+    /// texts are embedded as they are. A model that takes no instructions
+    /// ([`ModelDescription::takes_instructions`]) does not read it.
+    ///
+    /// [`Task`]: crate::domain::embedding::Task
+    ///
     /// Waits while the embedder is busy. Dropping the future gives up the work that has not begun.
     ///
     /// # Errors
@@ -64,5 +70,6 @@ pub trait Embedder: Send + Sync + 'static {
         &self,
         texts: Vec<Arc<str>>,
         purpose: Purpose,
+        instruction: &str,
     ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>>;
 }

@@ -80,6 +80,7 @@ mod tests {
             &self,
             texts: Vec<Arc<str>>,
             _purpose: Purpose,
+            _instruction: &str,
         ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
             let embedded = EmbeddedText {
                 vector: vec![1.0],
@@ -95,6 +96,7 @@ mod tests {
             name: name.to_owned(),
             dimensions: 1,
             max_tokens,
+            takes_instructions: false,
         }
     }
 

@@ -102,6 +102,7 @@ impl LocalEmbedder {
             name: files.name().to_owned(),
             dimensions: model.encoder.hidden as u32,
             max_tokens: model.max_tokens as u32,
+            takes_instructions: false,
         };
         let encoder = SentenceEncoder {
             tokenizer,
@@ -139,6 +140,7 @@ impl Embedder for LocalEmbedder {
         &self,
         texts: Vec<Arc<str>>,
         purpose: Purpose,
+        _instruction: &str,
     ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
         Box::pin(async move {
             if texts.len() > MAX_TEXTS {

@@ -63,7 +63,7 @@ async fn embed(embedder: &dyn Embedder, items: Vec<Loaded>) -> Result<EmbeddedWi
         .collect();
     let mut vectors = match texts.is_empty() {
         true => Vec::new(),
-        false => embedder.embed(texts, Purpose::Document).await?,
+        false => embedder.embed(texts, Purpose::Document, "").await?,
     }
     .into_iter();
     let items = items

@@ -87,7 +87,7 @@ async fn vectors_token_counts_and_cuts_equal_the_reference_in_the_order_of_the_t
         (model.name.as_str(), model.max_tokens),
         (golden.model.as_str(), golden.max_tokens)
     );
-    let embedded = MODEL.embed(texts.clone(), Purpose::Document).await.unwrap();
+    let embedded = MODEL.embed(texts.clone(), Purpose::Document, "").await.unwrap();
     assert_eq!(embedded.len(), texts.len());
     for ((text, found), wanted) in texts.iter().zip(&embedded).zip(&golden.texts) {
         assert_eq!(found.vector.len(), model.dimensions as usize);
@@ -112,9 +112,12 @@ async fn vectors_token_counts_and_cuts_equal_the_reference_in_the_order_of_the_t
 #[tokio::test]
 async fn a_text_by_itself_has_the_vector_it_has_among_others() {
     let (texts, _) = golden();
-    let together = MODEL.embed(texts.clone(), Purpose::Document).await.unwrap();
+    let together = MODEL.embed(texts.clone(), Purpose::Document, "").await.unwrap();
     for (text, together) in texts.iter().zip(&together) {
-        let alone = MODEL.embed(vec![Arc::clone(text)], Purpose::Query).await.unwrap();
+        let alone = MODEL
+            .embed(vec![Arc::clone(text)], Purpose::Query, "")
+            .await
+            .unwrap();
         let difference = largest_difference(&alone[0].vector, &together.vector);
         assert!(
             difference <= 1e-6,
@@ -128,7 +131,7 @@ async fn a_text_of_megabytes_costs_what_its_beginning_costs() {
     let long: Arc<str> = "word \u{1F600} ".repeat(2_000_000).into();
     let beginning: Arc<str> = long[..long.floor_char_boundary(20_000)].into();
     let embedded = MODEL
-        .embed(vec![long, beginning], Purpose::Document)
+        .embed(vec![long, beginning], Purpose::Document, "")
         .await
         .unwrap();
     assert_eq!((embedded[0].tokens, embedded[0].truncated), (256, true));
@@ -138,14 +141,14 @@ async fn a_text_of_megabytes_costs_what_its_beginning_costs() {
 #[tokio::test]
 async fn a_long_text_without_tokens_is_marked_as_cut() {
     let spaces: Arc<str> = " ".repeat(1_000_000).into();
-    let embedded = MODEL.embed(vec![spaces], Purpose::Document).await.unwrap();
+    let embedded = MODEL.embed(vec![spaces], Purpose::Document, "").await.unwrap();
     assert_eq!((embedded[0].tokens, embedded[0].truncated), (2, true));
 }
 
 #[tokio::test]
 async fn a_call_of_too_many_texts_is_refused() {
     let error = MODEL
-        .embed(vec!["".into(); MAX_TEXTS + 1], Purpose::Document)
+        .embed(vec!["".into(); MAX_TEXTS + 1], Purpose::Document, "")
         .await
         .unwrap_err();
     assert!(

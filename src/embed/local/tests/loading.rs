@@ -161,10 +161,11 @@ async fn a_model_of_uncommon_sizes_runs_and_reads_no_more_than_it_may() {
         name: "tiny/model".to_owned(),
         dimensions: 12,
         max_tokens: 8,
+        takes_instructions: false,
     };
     assert_eq!(model.model(), &expected);
     let texts = vec!["a b c".into(), "a b c a b c a b c".into(), "a b c a b c".into()];
-    let embedded = model.embed(texts, Purpose::Document).await.unwrap();
+    let embedded = model.embed(texts, Purpose::Document, "").await.unwrap();
     let sizes: Vec<(u32, bool)> = embedded
         .iter()
         .map(|text| (text.tokens, text.truncated))
@@ -180,14 +181,14 @@ async fn weights_with_the_prefix_bert_give_the_same_vectors() {
     let plain = model
         .load()
         .unwrap()
-        .embed(vec!["c b".into()], Purpose::Query)
+        .embed(vec!["c b".into()], Purpose::Query, "")
         .await
         .unwrap();
     model.write_weights("bert.", &shapes());
     let prefixed = model
         .load()
         .unwrap()
-        .embed(vec!["c b".into()], Purpose::Query)
+        .embed(vec!["c b".into()], Purpose::Query, "")
         .await
         .unwrap();
     assert_eq!(plain, prefixed);
@@ -199,7 +200,7 @@ async fn a_text_without_tokens_has_zeros_and_does_not_disturb_the_others() {
     model.change("tokenizer.json", "post_processor", Value::Null);
     let model = model.load().unwrap();
     let texts = vec!["a b".into(), "".into(), "a b".into()];
-    let embedded = model.embed(texts, Purpose::Document).await.unwrap();
+    let embedded = model.embed(texts, Purpose::Document, "").await.unwrap();
     assert_eq!(
         embedded[1],
         EmbeddedText {
