@@ -2,8 +2,9 @@
 
 mod sources;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -77,6 +78,14 @@ pub enum ServiceError {
     /// The certificate or its key.
     #[error("TLS cannot be set up")]
     Tls(#[from] TlsError),
+    /// The address for metrics.
+    #[error("cannot listen on {address} (metrics.listen), free it or choose another")]
+    Metrics {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// The server.
     #[error("the server ended with an error")]
     Server(#[from] ServerError),
@@ -139,6 +148,7 @@ pub struct Service {
     auto_sync: Option<JoinHandle<()>>,
     hub: Option<JoinHandle<()>>,
     relay: JoinHandle<()>,
+    metrics: Option<JoinHandle<io::Result<()>>>,
 }
 
 /// Starts what `roles` asks for; `listener` is needed for the API. Everything ends once `drain` is
@@ -152,6 +162,8 @@ pub async fn start(
     listener: Option<TcpListener>,
     drain: CancellationToken,
 ) -> Result<Service, ServiceError> {
+    let metrics_listener = metrics_listener(&config).await?;
+    let mut registry = Registry::with_prefix("chroma_sync");
     let store = connect_store(&config).await?;
     if config.store.migrate_on_start {
         store.migrate().await?;
@@ -176,13 +188,15 @@ pub async fn start(
     });
     let queue = sources::queue_options(&config).filter(|_| roles.worker);
     let auto_sync = queue.map(Queue::new).transpose()?.map(|queue| {
+        let counts = auto_sync::Counts::default();
+        counts.register(&mut registry);
         let environment = auto_sync::Environment {
             store: store.clone(),
             sealing_key: sealing_key.clone(),
             s3: sources::s3_options(&config, egress.clone()),
             work: work.clone(),
             changes: changes.clone(),
-            counts: Arc::default(),
+            counts: Arc::new(counts),
             delete_removed_objects: config.sqs.delete_removed_objects,
             drain: Duration::from_secs(config.server.drain_seconds),
         };
@@ -242,6 +256,7 @@ pub async fn start(
             drain,
         )));
     }
+    let metrics = metrics_listener.map(|listener| tokio::spawn(server::serve_metrics(registry, listener)));
     Ok(Service {
         store,
         server,
@@ -250,6 +265,7 @@ pub async fn start(
         auto_sync,
         hub,
         relay,
+        metrics,
     })
 }
 
@@ -267,6 +283,7 @@ impl Service {
             auto_sync,
             hub,
             relay,
+            metrics,
         } = self;
         let served = match server {
             Some(server) => server
@@ -288,9 +305,23 @@ impl Service {
             hub.abort();
         }
         relay.abort();
+        // Until here, so that a drain can be followed.
+        if let Some(metrics) = metrics {
+            metrics.abort();
+        }
         store.close().await;
         served
     }
+}
+
+async fn metrics_listener(config: &Config) -> Result<Option<TcpListener>, ServiceError> {
+    let Some(address) = config.metrics.address() else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    listener
+        .map(Some)
+        .map_err(|source| ServiceError::Metrics { address, source })
 }
 
 fn authenticator(config: &Config, store: &Store, chroma: &ChromaClient) -> Authenticator {

@@ -19,6 +19,7 @@ mod figures;
 mod harness;
 #[path = "../shared/invocations.rs"]
 mod invocations;
+#[path = "../shared/processes.rs"]
 mod processes;
 mod subject;
 mod watched;

@@ -82,7 +82,7 @@ impl Environment {
     pub(super) async fn handle(&self, event: &ObjectEvent) -> Result<(), HandleError> {
         let sources = self.store.auto_synced_sources(&event.bucket).await?;
         if sources.is_empty() {
-            self.counts.events_of_unknown_buckets.add();
+            self.counts.events_of_unknown_buckets.inc();
             tracing::debug!(bucket = event.bucket, "no source follows this bucket");
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl Environment {
             }
         }
         if !concerned {
-            self.counts.events_passed_over.add();
+            self.counts.events_passed_over.inc();
         }
         Ok(())
     }
@@ -246,12 +246,14 @@ impl Environment {
             .await?;
         match created {
             CreateInvocation::Created(invocation) => {
-                count.add();
+                count.inc();
                 self.wake(invocation.id);
                 tracing::debug!(invocation.id = %invocation.id, source.id = %source.id, "an event created an invocation");
             }
             // A metadata file may have changed between two deliveries of one event; its later event counts.
-            CreateInvocation::Repeated(_) | CreateInvocation::RequestIdReused => self.counts.repeated.add(),
+            CreateInvocation::Repeated(_) | CreateInvocation::RequestIdReused => {
+                self.counts.repeated.inc();
+            }
             // Deleted in this very moment.
             CreateInvocation::SourceGone => {}
             // Only invocations that own their collections are kept apart.

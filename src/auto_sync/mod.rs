@@ -20,7 +20,7 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    counts::{Count, Counts},
+    counts::Counts,
     queue::{Message, Queue, QueueError, QueueOptions},
 };
 use crate::{
@@ -101,7 +101,7 @@ impl Environment {
         let events = match events::parse(&message.body) {
             Ok(events) => events,
             Err(error) => {
-                self.counts.messages_unreadable.add();
+                self.counts.messages_unreadable.inc();
                 tracing::warn!(
                     message.id = id, error = %chain(&error),
                     "a message of the queue is left to its dead-letter policy"
@@ -124,7 +124,7 @@ impl Environment {
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
-        self.counts.messages_left.add();
+        self.counts.messages_left.inc();
         let cause = error.as_ref().map_or_else(
             || "it took longer than sqs.visibility_timeout_seconds".to_owned(),
             |error: &handler::HandleError| chain(error),
@@ -143,7 +143,7 @@ impl Environment {
 
     async fn delete(&self, queue: &Queue, message: &Message) {
         let deleted = queue.delete(message).await;
-        self.counts.messages_handled.add();
+        self.counts.messages_handled.inc();
         if let Err(error) = deleted {
             tracing::warn!(
                 message.id = message.message_id, error = %chain(&error),

@@ -4,12 +4,14 @@
 //! unknown key is an error, so a misspelt option never goes unnoticed. Combinations are checked by
 //! [`Config::validate`]. Secrets are of type [`Secret`], which never prints.
 
+mod metrics;
 mod s3;
 mod sections;
 
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
+pub use metrics::MetricsConfig;
 pub use s3::{S3Config, SqsConfig};
 pub use sections::*;
 
@@ -66,6 +68,8 @@ pub enum ConfigError {
 pub struct Config {
     /// The listening side.
     pub server: ServerConfig,
+    /// Where counts are read.
+    pub metrics: MetricsConfig,
     /// The service's own database.
     pub store: StoreConfig,
     /// The Chroma server.

@@ -310,6 +310,7 @@ impl Config {
     /// # Errors
     /// Names the option and says what to do.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.metrics.validate()?;
         self.s3.validate()?;
         self.sqs.validate()?;
         let refuse = |option, problem: &str| {

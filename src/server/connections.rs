@@ -31,10 +31,12 @@ pub(super) struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// At most `limit` connections of `listener` at a time. One that sends nothing within `silence` fails.
+/// At most `limit` connections of `listener` at a time, as `setting` says. One that sends nothing within `silence`
+/// fails.
 pub(super) fn accept(
     listener: TcpListener,
     limit: usize,
+    setting: &'static str,
     silence: Duration,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)));
@@ -46,7 +48,7 @@ pub(super) fn accept(
                 Err(error) => return Some(Err(error)),
             };
             let Ok(place) = places.try_acquire_owned() else {
-                tracing::warn!("a connection was closed: as many as server.max_connections are open");
+                tracing::warn!("a connection was closed: as many as {setting} are open");
                 return None;
             };
             // Whoever is gone already is found out by the first read.

@@ -8,6 +8,7 @@
 
 mod admission;
 mod connections;
+mod metrics;
 mod surfaces;
 mod tls;
 
@@ -31,10 +32,13 @@ use tower_http::{
     cors::{AllowHeaders, CorsLayer},
 };
 
-pub use self::tls::{TlsError, acceptor};
 use self::{
     admission::{Admission, admit},
     surfaces::Surfaces,
+};
+pub use self::{
+    metrics::serve_metrics,
+    tls::{TlsError, acceptor},
 };
 use crate::{app::App, error::Error, grpc, rest};
 
@@ -82,7 +86,12 @@ pub async fn serve(
         .http2_keepalive_interval(Some(options.keepalive_interval))
         .http2_keepalive_timeout(Some(options.keepalive_timeout));
     let drained = report_drain(drain.clone(), reporter);
-    let connections = connections::accept(listener, options.max_connections, options.keepalive_timeout);
+    let connections = connections::accept(
+        listener,
+        options.max_connections,
+        "server.max_connections",
+        options.keepalive_timeout,
+    );
     let serving = match acceptor {
         Some(acceptor) => server
             .serve_with_incoming_shutdown(surfaces, tls::incoming(connections, acceptor), drained)

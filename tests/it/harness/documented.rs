@@ -34,6 +34,16 @@ impl Documented {
         let list = "/paths/~1api~1v1~1sources/get/responses/200/content/application~1json/schema";
         let source = json!({"type": "array", "items": {"$ref": "#/components/schemas/Source"}});
         *published.pointer_mut(list).unwrap() = source;
+        // What an invocation was asked for is documented as if the name of its kind stood alone, beside a database and
+        // a collection, which no value can be; and uploads are left out.
+        let kinds = "/components/schemas/IndexJobMetadataKind/oneOf";
+        let kinds = published.pointer_mut(kinds).unwrap().as_array_mut().unwrap();
+        kinds.retain(|kind| kind["type"] != "string");
+        for (kind, value) in [("web_scrape", "null"), ("file_upload", "object")] {
+            kinds.push(json!({
+                "type": "object", "required": [kind], "properties": {kind: {"type": value}},
+            }));
+        }
         Self {
             published,
             older: read("older.schema.json"),

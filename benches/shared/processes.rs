@@ -21,11 +21,13 @@ pub fn processor_time(process_id: u32) -> Duration {
 
 /// Memory of the process that is resident, in bytes.
 pub fn resident_bytes(process_id: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process_id}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap();
-    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
-    kibibytes * 1024
+    find_resident_bytes(process_id).unwrap()
+}
+
+/// As [`resident_bytes`], of a process that may be gone.
+pub fn find_resident_bytes(process_id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process_id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kibibytes * 1024)
 }
