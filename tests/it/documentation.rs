@@ -26,7 +26,7 @@ def print(value):
 "#;
 
 /// The content of the fenced blocks of this language, in order.
-fn blocks(page: &str, language: &str) -> Vec<String> {
+pub fn blocks(page: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(project_file(page)).unwrap();
     let opening = format!("```{language}\n");
     text.split(&opening)
@@ -51,7 +51,7 @@ async fn scenario() -> Scenario {
 }
 
 /// Puts this machine's address and token into a script.
-fn fit(script: &str, service: &Service, token: &str) -> String {
+pub fn fit(script: &str, service: &Service, token: &str) -> String {
     let address = service.url.replace("http://", "");
     script
         .replace("127.0.0.1:50051", &address)
@@ -60,7 +60,7 @@ fn fit(script: &str, service: &Service, token: &str) -> String {
 }
 
 /// Runs a script with the programs of the peers and of the project; it must succeed.
-async fn shell(scenario: &Scenario, service: &Service, script: &str) -> String {
+pub async fn shell(scenario: &Scenario, service: &Service, script: &str) -> String {
     let mut command = Command::new("bash");
     command
         .args(["-euo", "pipefail", "-c"])
@@ -71,14 +71,14 @@ async fn shell(scenario: &Scenario, service: &Service, script: &str) -> String {
     output(command, &scenario.admin).await
 }
 
-async fn output(command: Command, token: &str) -> String {
+pub async fn output(command: Command, token: &str) -> String {
     let Ended { code, lines, errors } = Program::start(command, token).end().await;
     assert_eq!(code, Some(0), "{errors}\n{lines:#?}");
     lines.join("\n")
 }
 
 /// The JSON values that a script printed, one after the other.
-fn values(output: &str) -> Vec<Value> {
+pub fn values(output: &str) -> Vec<Value> {
     let values = serde_json::Deserializer::from_str(output).into_iter();
     values
         .map(|value| value.unwrap_or_else(|error| panic!("{error}: {output}")))

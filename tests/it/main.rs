@@ -13,6 +13,7 @@ mod clients;
 mod crash;
 mod credentials;
 mod documentation;
+mod documentation_types;
 mod fetch_github;
 mod fetch_s3;
 mod github_api;

@@ -135,15 +135,8 @@ pub fn python_stubs() -> &'static Path {
         for option in ["--python_out", "--grpc_python_out"] {
             command.arg(format!("{option}={}", stubs.display()));
         }
-        for proto in [
-            "invocation",
-            "invocation_service",
-            "source",
-            "source_service",
-            "webhook",
-        ] {
-            command.arg(project_file(&format!("proto/chromasync/v1/{proto}.proto")));
-        }
+        let protos = std::fs::read_dir(project_file("proto/chromasync/v1")).unwrap();
+        command.args(protos.map(|proto| proto.unwrap().path()));
         run(command);
         stubs
     })
