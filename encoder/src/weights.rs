@@ -1,9 +1,8 @@
 //! The weights of a BERT encoder, from the hub's `model.safetensors`.
 //!
 //! Each weight is held once. The word embedding, half of a small model, stays in the file and is mapped:
-//! texts touch few of its rows, and processes share them. The other tensors are copied out, matrices
-//! transposed to the order the products read them fastest in (small batches gain two- to fourfold), query,
-//! key and value side by side; the mapping they were read through is gone afterwards.
+//! texts touch few of its rows, and processes share them. The other tensors are copied out, matrices packed by
+//! [`Linear`], query, key and value side by side; the mapping they were read through is gone afterwards.
 //!
 //! Invariant: every tensor has the shape that the [`EncoderConfig`] calls for.
 
@@ -12,7 +11,7 @@ use std::{fs::File, io};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
 
-use super::EncoderConfig;
+use super::{EncoderConfig, Linear, Precision, StoredRows};
 
 /// Why a weights file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,15 +77,6 @@ pub(super) struct LayerWeights {
     pub(super) feed_forward_norm: LayerNorm,
 }
 
-/// A fully connected layer.
-#[derive(Debug)]
-pub(super) struct Linear {
-    /// Row-major, a row for each input, a column for each output.
-    pub(super) weight: Vec<f32>,
-    /// One float for each output.
-    pub(super) bias: Vec<f32>,
-}
-
 /// Scale and shift of a layer normalisation.
 #[derive(Debug)]
 pub(super) struct LayerNorm {
@@ -114,16 +104,16 @@ impl WordTable {
 
 impl Weights {
     /// Reads the tensors that `config` calls for, with or without the prefix `bert.`; others are ignored.
-    /// The file stays mapped while the weights live, and must not be rewritten in place.
+    /// Matrices are held in `precision`. The file stays mapped while the weights live, and must not be rewritten in place.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape or type, or the file is damaged.
-    pub fn read(file: &File, config: &EncoderConfig) -> Result<Self, TensorError> {
+    pub fn read(file: &File, config: &EncoderConfig, precision: Precision) -> Result<Self, TensorError> {
         // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file in place. Model files are
         // replaced, never rewritten: the hub's cache holds each under its hash, and callers are told.
         let map = unsafe { Mmap::map(file) }.map_err(TensorError::Map)?;
         let tensors = SafeTensors::deserialize(&map).map_err(TensorError::Damaged)?;
-        let reader = Reader::new(&tensors);
+        let reader = Reader::new(&tensors, precision);
 
         let hidden = config.hidden;
         let words = reader.tensor("embeddings.word_embeddings.weight", &[config.vocabulary, hidden])?;
@@ -161,14 +151,16 @@ impl Weights {
 struct Reader<'a> {
     tensors: &'a SafeTensors<'a>,
     prefix: &'static str,
+    precision: Precision,
 }
 
 impl<'a> Reader<'a> {
-    fn new(tensors: &'a SafeTensors<'a>) -> Self {
+    fn new(tensors: &'a SafeTensors<'a>, precision: Precision) -> Self {
         let prefixed = tensors.tensor("bert.embeddings.word_embeddings.weight").is_ok();
         Self {
             tensors,
             prefix: if prefixed { "bert." } else { "" },
+            precision,
         }
     }
 
@@ -209,19 +201,14 @@ impl<'a> Reader<'a> {
 
     /// Layers that read the same inputs, side by side in one.
     fn linear(&self, names: &[String], inputs: usize, outputs: usize) -> Result<Linear, TensorError> {
-        let columns = names.len() * outputs;
-        // Checked before memory for them is taken: a damaged config.json may ask for any amount.
+        let mut bias = Vec::new();
+        let mut parts = Vec::with_capacity(names.len());
         for name in names {
-            self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        }
-        let mut weight = vec![0.0; inputs * columns];
-        let mut bias = Vec::with_capacity(columns);
-        for (index, name) in names.iter().enumerate() {
-            let stored = self.floats(&format!("{name}.weight"), &[outputs, inputs])?;
-            transpose(&stored, inputs, &mut weight[index * outputs..], columns);
+            let weight = self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
+            parts.push(StoredRows::float32(weight.data(), outputs, inputs));
             bias.extend(self.floats(&format!("{name}.bias"), &[outputs])?);
         }
-        Ok(Linear { weight, bias })
+        Ok(Linear::new(&parts, Some(bias), self.precision))
     }
 
     fn layer(&self, index: usize, config: &EncoderConfig) -> Result<LayerWeights, TensorError> {
@@ -244,43 +231,5 @@ fn read_floats(bytes: &[u8], floats: &mut [f32]) {
     let (chunks, _) = bytes.as_chunks::<4>();
     for (float, chunk) in floats.iter_mut().zip(chunks) {
         *float = f32::from_le_bytes(*chunk);
-    }
-}
-
-/// Writes the rows of `stored`, each `length` long, as columns of `out`, whose rows are `stride` apart.
-fn transpose(stored: &[f32], length: usize, out: &mut [f32], stride: usize) {
-    // Rows taken together, so that a cache line of `out` is written whole.
-    const TILE: usize = 16;
-    for (tile, rows) in stored.chunks(TILE * length).enumerate() {
-        for column in 0..length {
-            let values = rows[column..].iter().step_by(length);
-            let start = column * stride + tile * TILE;
-            for (slot, value) in out[start..].iter_mut().zip(values) {
-                *slot = *value;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transposed_matrix_has_its_columns_as_rows_at_the_stride_asked_for() {
-        let (rows, columns, stride) = (21, 5, 30);
-        let stored: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
-        let mut out = vec![-1.0; columns * stride];
-        transpose(&stored, columns, &mut out, stride);
-        for column in 0..columns {
-            for row in 0..rows {
-                assert_eq!(out[column * stride + row], stored[row * columns + column]);
-            }
-            assert!(
-                out[column * stride + rows..(column + 1) * stride]
-                    .iter()
-                    .all(|value| *value == -1.0)
-            );
-        }
     }
 }

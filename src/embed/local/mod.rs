@@ -13,7 +13,7 @@ mod tokenizer;
 
 use std::{fs::File, num::NonZeroUsize, sync::Arc, thread};
 
-use chroma_sync_encoder::{Encoder, Scratch, Weights};
+use chroma_sync_encoder::{Encoder, Precision, Scratch, Weights};
 use futures::future::BoxFuture;
 
 pub use tokenizer::Tokens;
@@ -94,10 +94,11 @@ impl LocalEmbedder {
             path: path.clone(),
             source,
         })?;
-        let weights = Weights::read(&file, &model.encoder).map_err(|source| LoadError::Weights {
-            path: path.clone(),
-            source: source.into(),
-        })?;
+        let weights =
+            Weights::read(&file, &model.encoder, Precision::Single).map_err(|source| LoadError::Weights {
+                path: path.clone(),
+                source: source.into(),
+            })?;
         let description = ModelDescription {
             name: files.name().to_owned(),
             dimensions: model.encoder.hidden as u32,
