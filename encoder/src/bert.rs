@@ -8,6 +8,7 @@ use crate::{
     EncoderConfig, LinearScratch, Weights,
     kernels::{Normalisation, add_and_normalise, bias_gelu, mean_of_rows, scale_to_unit_length, softmax},
     matrix::{Matrix, MatrixMut, Output, multiply},
+    sized,
     weights::{LayerNorm, LayerWeights},
 };
 
@@ -41,11 +42,18 @@ impl Encoder {
 
     /// One vector of `config.hidden` floats and length 1 for each sequence, in order; zeros for an empty one.
     ///
+    /// `pause` is called before each layer, and may do other work with other working memory.
+    ///
     /// # Panics
     /// If a sequence is longer than `config.positions` or holds an id beyond `config.vocabulary`.
-    pub fn embed(&self, sequences: &[&[u32]], scratch: &mut Scratch) -> Vec<Vec<f32>> {
+    pub fn embed(
+        &self,
+        sequences: &[&[u32]],
+        scratch: &mut Scratch,
+        pause: &mut dyn FnMut(),
+    ) -> Vec<Vec<f32>> {
         let hidden = self.config.hidden;
-        let states = self.states(sequences, scratch);
+        let states = self.states(sequences, scratch, pause);
         let mut start = 0;
         let pool = |sequence: &&[u32]| {
             let end = start + sequence.len() * hidden;
@@ -62,7 +70,12 @@ impl Encoder {
     ///
     /// # Panics
     /// If a sequence is longer than `config.positions` or holds an id beyond `config.vocabulary`.
-    pub fn states<'a>(&self, sequences: &[&[u32]], scratch: &'a mut Scratch) -> &'a [f32] {
+    pub fn states<'a>(
+        &self,
+        sequences: &[&[u32]],
+        scratch: &'a mut Scratch,
+        pause: &mut dyn FnMut(),
+    ) -> &'a [f32] {
         let hidden = self.config.hidden;
         let tokens: usize = sequences.iter().map(|sequence| sequence.len()).sum();
         let Scratch {
@@ -82,6 +95,7 @@ impl Encoder {
 
         self.look_up(sequences, states);
         for layer in &self.weights.layers {
+            pause();
             layer.projections.apply_with_bias(states, projections, linear);
             let mut start = 0;
             for sequence in sequences {
@@ -178,12 +192,4 @@ impl Encoder {
             epsilon: self.config.epsilon,
         }
     }
-}
-
-/// The first `length` floats of `buffer`, which grows if it must; their values are left over from before.
-fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
 }

@@ -279,5 +279,7 @@ fn scale_to_unit_length_body<A: MultiplyAdd>(vector: &mut [f32]) {
     }
 }
 
+pub(crate) mod decoder;
+
 #[cfg(test)]
 mod tests;
