@@ -1,6 +1,6 @@
 //! The sizes of a BERT encoder, from the hub's `config.json`.
 
-/// No BERT is wider or deeper; a larger number is a damaged file.
+/// No model that runs here is wider or deeper; a larger number is a damaged file.
 const MAX_SIZE: usize = 1 << 20;
 
 /// Sizes that agree with each other: all positive, and `hidden` a multiple of `heads`.
@@ -46,7 +46,7 @@ struct ConfigFile {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not JSON, or a field is missing or of another type.
-    #[error("is not a BERT configuration")]
+    #[error("is not the configuration of a model")]
     Parse(#[source] serde_json::Error),
     /// The file is sound, but describes another kind of model, or sizes that do not fit.
     #[error("{0}")]
@@ -75,7 +75,7 @@ impl EncoderConfig {
                 return Err(ConfigError::Unsupported(problem));
             }
         }
-        let sizes = [
+        check_sizes(&[
             ("hidden_size", file.hidden_size),
             ("num_hidden_layers", file.num_hidden_layers),
             ("num_attention_heads", file.num_attention_heads),
@@ -83,14 +83,7 @@ impl EncoderConfig {
             ("max_position_embeddings", file.max_position_embeddings),
             ("vocab_size", file.vocab_size),
             ("type_vocab_size", file.type_vocab_size),
-        ];
-        for (field, size) in sizes {
-            if size == 0 || size > MAX_SIZE {
-                return Err(ConfigError::Unsupported(format!(
-                    "{field} is {size}, not in 1..={MAX_SIZE}"
-                )));
-            }
-        }
+        ])?;
         if !file.hidden_size.is_multiple_of(file.num_attention_heads) {
             let (hidden, heads) = (file.hidden_size, file.num_attention_heads);
             let problem = format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}");
@@ -114,4 +107,16 @@ impl EncoderConfig {
             token_types: file.type_vocab_size,
         })
     }
+}
+
+/// Refuses sizes that no model has.
+pub(crate) fn check_sizes(sizes: &[(&str, usize)]) -> Result<(), ConfigError> {
+    for (field, size) in sizes {
+        if *size == 0 || *size > MAX_SIZE {
+            return Err(ConfigError::Unsupported(format!(
+                "{field} is {size}, not in 1..={MAX_SIZE}"
+            )));
+        }
+    }
+    Ok(())
 }

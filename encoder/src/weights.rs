@@ -1,56 +1,23 @@
-//! The weights of a BERT encoder, from the hub's `model.safetensors`.
+//! The weights of a BERT encoder.
 //!
-//! Each weight is held once. The word embedding, half of a small model, stays in the file and is mapped:
-//! texts touch few of its rows, and processes share them. The other tensors are copied out, matrices
-//! transposed to the order the products read them fastest in (small batches gain two- to fourfold), query,
-//! key and value side by side; the mapping they were read through is gone afterwards.
+//! Each weight is held once. The word embedding, half of a small model, stays in the file; the other tensors are
+//! copied out, matrices packed by [`Linear`], query, key and value side by side.
 //!
 //! Invariant: every tensor has the shape that the [`EncoderConfig`] calls for.
 
-use std::{fs::File, io};
+use super::{
+    EncoderConfig, Linear, Precision,
+    tensors::{EmbeddingTable, Reader, TensorError, TensorFiles},
+};
 
-use memmap2::{Mmap, MmapOptions};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, tensor::TensorView};
-
-use super::EncoderConfig;
-
-/// Why a weights file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TensorError {
-    /// The file cannot be mapped.
-    #[error("cannot be mapped into memory")]
-    Map(#[source] io::Error),
-    /// The header is damaged, or the file ends too early.
-    #[error("is damaged or not a safetensors file, fetch it again")]
-    Damaged(#[source] SafeTensorError),
-    /// A tensor is not there.
-    #[error("has no tensor {0:?}, so it is not a BERT encoder's")]
-    Missing(String),
-    /// A tensor has another shape than `config.json` says.
-    #[error("has tensor {name:?} of shape {found:?}, but config.json calls for {wanted:?}")]
-    Shape {
-        /// The tensor.
-        name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The shape needed.
-        wanted: Vec<usize>,
-    },
-    /// A tensor holds another type of number.
-    #[error("has tensor {name:?} of type {found:?}, and only F32 is supported, convert it first")]
-    DataType {
-        /// The tensor.
-        name: String,
-        /// Its type.
-        found: Dtype,
-    },
-}
+/// Name of the word embedding, without prefix.
+pub(crate) const WORD_EMBEDDINGS: &str = "embeddings.word_embeddings.weight";
 
 /// All weights of an encoder.
 #[derive(Debug)]
 pub struct Weights {
     /// One row for each token id.
-    pub(super) words: WordTable,
+    pub(super) words: EmbeddingTable,
     /// One row for each position.
     pub(super) positions: Vec<f32>,
     /// Row 0 of the token type embedding: the type of all tokens of a single text.
@@ -78,15 +45,6 @@ pub(super) struct LayerWeights {
     pub(super) feed_forward_norm: LayerNorm,
 }
 
-/// A fully connected layer.
-#[derive(Debug)]
-pub(super) struct Linear {
-    /// Row-major, a row for each input, a column for each output.
-    pub(super) weight: Vec<f32>,
-    /// One float for each output.
-    pub(super) bias: Vec<f32>,
-}
-
 /// Scale and shift of a layer normalisation.
 #[derive(Debug)]
 pub(super) struct LayerNorm {
@@ -94,193 +52,75 @@ pub(super) struct LayerNorm {
     pub(super) shift: Vec<f32>,
 }
 
-/// The word embedding, read from its place in the file: rows of little-endian floats.
-#[derive(Debug)]
-pub(super) struct WordTable {
-    bytes: Mmap,
-}
-
-impl WordTable {
-    /// Copies the row of token `id` into `row`, whose length is that of all rows.
-    ///
-    /// # Panics
-    /// If the table has no such row.
-    pub(super) fn read_row(&self, id: u32, row: &mut [f32]) {
-        let size = size_of_val(row);
-        let start = id as usize * size;
-        read_floats(&self.bytes[start..start + size], row);
+impl LayerNorm {
+    /// Reads the tensors `{name}.weight` and `{name}.bias`.
+    pub(super) fn read(reader: &Reader<'_>, name: &str, length: usize) -> Result<Self, TensorError> {
+        Ok(Self {
+            scale: reader.floats(&format!("{name}.weight"), &[length])?,
+            shift: reader.floats(&format!("{name}.bias"), &[length])?,
+        })
     }
 }
 
 impl Weights {
     /// Reads the tensors that `config` calls for, with or without the prefix `bert.`; others are ignored.
-    /// The file stays mapped while the weights live, and must not be rewritten in place.
+    /// Matrices are held in `precision`.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape or type, or the file is damaged.
-    pub fn read(file: &File, config: &EncoderConfig) -> Result<Self, TensorError> {
-        // SAFETY: a mapping is sound as long as nobody shortens or rewrites the file in place. Model files are
-        // replaced, never rewritten: the hub's cache holds each under its hash, and callers are told.
-        let map = unsafe { Mmap::map(file) }.map_err(TensorError::Map)?;
-        let tensors = SafeTensors::deserialize(&map).map_err(TensorError::Damaged)?;
-        let reader = Reader::new(&tensors);
-
+    /// If a tensor is missing or has another shape or type.
+    pub fn read(
+        files: &TensorFiles,
+        config: &EncoderConfig,
+        precision: Precision,
+    ) -> Result<Self, TensorError> {
+        let reader = Reader::new(files, Self::prefix(files), precision);
         let hidden = config.hidden;
-        let words = reader.tensor("embeddings.word_embeddings.weight", &[config.vocabulary, hidden])?;
-        let offset = words.data().as_ptr() as usize - map.as_ptr() as usize;
-        // SAFETY: as above. A fresh mapping, since the other one's pages were all read and count as ours.
-        let bytes = unsafe {
-            MmapOptions::new()
-                .offset(offset as u64)
-                .len(words.data().len())
-                .map(file)
-        }
-        .map_err(TensorError::Map)?;
-
         let mut token_type = reader.floats(
             "embeddings.token_type_embeddings.weight",
             &[config.token_types, hidden],
         )?;
         token_type.truncate(hidden);
         Ok(Self {
-            words: WordTable { bytes },
+            words: reader.table(WORD_EMBEDDINGS, config.vocabulary, hidden)?,
             positions: reader.floats(
                 "embeddings.position_embeddings.weight",
                 &[config.positions, hidden],
             )?,
             token_type,
-            embedding_norm: reader.layer_norm("embeddings.LayerNorm", hidden)?,
+            embedding_norm: LayerNorm::read(&reader, "embeddings.LayerNorm", hidden)?,
             layers: (0..config.layers)
-                .map(|index| reader.layer(index, config))
+                .map(|index| LayerWeights::read(&reader, index, config))
                 .collect::<Result<_, _>>()?,
         })
     }
+
+    /// What the names of the encoder's tensors begin with.
+    pub(super) fn prefix(files: &TensorFiles) -> &'static str {
+        const PREFIX: &str = "bert.";
+        if files.has(&format!("{PREFIX}{WORD_EMBEDDINGS}")) {
+            PREFIX
+        } else {
+            ""
+        }
+    }
 }
 
-/// Finds tensors by their name without prefix and checks them.
-struct Reader<'a> {
-    tensors: &'a SafeTensors<'a>,
-    prefix: &'static str,
-}
-
-impl<'a> Reader<'a> {
-    fn new(tensors: &'a SafeTensors<'a>) -> Self {
-        let prefixed = tensors.tensor("bert.embeddings.word_embeddings.weight").is_ok();
-        Self {
-            tensors,
-            prefix: if prefixed { "bert." } else { "" },
-        }
-    }
-
-    fn tensor(&self, name: &str, shape: &[usize]) -> Result<TensorView<'a>, TensorError> {
-        let name = format!("{}{name}", self.prefix);
-        let Ok(tensor) = self.tensors.tensor(&name) else {
-            return Err(TensorError::Missing(name));
-        };
-        if tensor.dtype() != Dtype::F32 {
-            return Err(TensorError::DataType {
-                name,
-                found: tensor.dtype(),
-            });
-        }
-        if tensor.shape() != shape {
-            return Err(TensorError::Shape {
-                name,
-                found: tensor.shape().to_vec(),
-                wanted: shape.to_vec(),
-            });
-        }
-        Ok(tensor)
-    }
-
-    fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorError> {
-        let tensor = self.tensor(name, shape)?;
-        let mut floats = vec![0.0; tensor.data().len() / size_of::<f32>()];
-        read_floats(tensor.data(), &mut floats);
-        Ok(floats)
-    }
-
-    fn layer_norm(&self, name: &str, length: usize) -> Result<LayerNorm, TensorError> {
-        Ok(LayerNorm {
-            scale: self.floats(&format!("{name}.weight"), &[length])?,
-            shift: self.floats(&format!("{name}.bias"), &[length])?,
-        })
-    }
-
-    /// Layers that read the same inputs, side by side in one.
-    fn linear(&self, names: &[String], inputs: usize, outputs: usize) -> Result<Linear, TensorError> {
-        let columns = names.len() * outputs;
-        // Checked before memory for them is taken: a damaged config.json may ask for any amount.
-        for name in names {
-            self.tensor(&format!("{name}.weight"), &[outputs, inputs])?;
-        }
-        let mut weight = vec![0.0; inputs * columns];
-        let mut bias = Vec::with_capacity(columns);
-        for (index, name) in names.iter().enumerate() {
-            let stored = self.floats(&format!("{name}.weight"), &[outputs, inputs])?;
-            transpose(&stored, inputs, &mut weight[index * outputs..], columns);
-            bias.extend(self.floats(&format!("{name}.bias"), &[outputs])?);
-        }
-        Ok(Linear { weight, bias })
-    }
-
-    fn layer(&self, index: usize, config: &EncoderConfig) -> Result<LayerWeights, TensorError> {
+impl LayerWeights {
+    fn read(reader: &Reader<'_>, index: usize, config: &EncoderConfig) -> Result<Self, TensorError> {
         let (hidden, intermediate) = (config.hidden, config.intermediate);
         let named = |name: &str| format!("encoder.layer.{index}.{name}");
-        let projections = ["query", "key", "value"].map(|part| named(&format!("attention.self.{part}")));
-        Ok(LayerWeights {
-            projections: self.linear(&projections, hidden, hidden)?,
-            attention_output: self.linear(&[named("attention.output.dense")], hidden, hidden)?,
-            attention_norm: self.layer_norm(&named("attention.output.LayerNorm"), hidden)?,
-            expansion: self.linear(&[named("intermediate.dense")], hidden, intermediate)?,
-            contraction: self.linear(&[named("output.dense")], intermediate, hidden)?,
-            feed_forward_norm: self.layer_norm(&named("output.LayerNorm"), hidden)?,
+        let projections =
+            ["query", "key", "value"].map(|part| (named(&format!("attention.self.{part}")), hidden));
+        let single = |name: &str, inputs: usize, outputs: usize| {
+            reader.linear_with_bias(&[(named(name), outputs)], inputs)
+        };
+        Ok(Self {
+            projections: reader.linear_with_bias(&projections, hidden)?,
+            attention_output: single("attention.output.dense", hidden, hidden)?,
+            attention_norm: LayerNorm::read(reader, &named("attention.output.LayerNorm"), hidden)?,
+            expansion: single("intermediate.dense", hidden, intermediate)?,
+            contraction: single("output.dense", intermediate, hidden)?,
+            feed_forward_norm: LayerNorm::read(reader, &named("output.LayerNorm"), hidden)?,
         })
-    }
-}
-
-/// Decodes little-endian floats; `bytes` has four for each.
-fn read_floats(bytes: &[u8], floats: &mut [f32]) {
-    let (chunks, _) = bytes.as_chunks::<4>();
-    for (float, chunk) in floats.iter_mut().zip(chunks) {
-        *float = f32::from_le_bytes(*chunk);
-    }
-}
-
-/// Writes the rows of `stored`, each `length` long, as columns of `out`, whose rows are `stride` apart.
-fn transpose(stored: &[f32], length: usize, out: &mut [f32], stride: usize) {
-    // Rows taken together, so that a cache line of `out` is written whole.
-    const TILE: usize = 16;
-    for (tile, rows) in stored.chunks(TILE * length).enumerate() {
-        for column in 0..length {
-            let values = rows[column..].iter().step_by(length);
-            let start = column * stride + tile * TILE;
-            for (slot, value) in out[start..].iter_mut().zip(values) {
-                *slot = *value;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transposed_matrix_has_its_columns_as_rows_at_the_stride_asked_for() {
-        let (rows, columns, stride) = (21, 5, 30);
-        let stored: Vec<f32> = (0..rows * columns).map(|value| value as f32).collect();
-        let mut out = vec![-1.0; columns * stride];
-        transpose(&stored, columns, &mut out, stride);
-        for column in 0..columns {
-            for row in 0..rows {
-                assert_eq!(out[column * stride + row], stored[row * columns + column]);
-            }
-            assert!(
-                out[column * stride + rows..(column + 1) * stride]
-                    .iter()
-                    .all(|value| *value == -1.0)
-            );
-        }
     }
 }

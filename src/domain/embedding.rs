@@ -65,6 +65,17 @@ impl Default for Task {
     }
 }
 
+/// A sparse embedding: the weights of a few indices; all others weigh nothing.
+///
+/// Chroma takes indices of 32 bits, ascending and each once, and as many finite values.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SparseVector {
+    /// Ascending, each once.
+    pub indices: Vec<u32>,
+    /// The weight of each index; as many as there are indices.
+    pub values: Vec<f32>,
+}
+
 /// The models a server serves.
 #[derive(Debug, Clone, Default)]
 pub struct ModelCatalog {

@@ -1,4 +1,5 @@
-//! Texts in, vectors out: the models that turn chunks and queries into dense embeddings.
+//! Texts in, vectors out: the models that turn chunks and queries into dense embeddings, and those that turn
+//! them into sparse ones ([`sparse`]).
 //!
 //! Everything above sees the [`Embedder`] trait alone, so a model may run in this process
 //! ([`LocalEmbedder`]) or elsewhere. [`Embedders`] holds one for each model the server serves, and its
@@ -13,6 +14,7 @@ mod directories;
 mod error;
 mod local;
 mod registry;
+pub mod sparse;
 
 use std::sync::Arc;
 
@@ -22,8 +24,9 @@ use crate::domain::embedding::ModelDescription;
 
 pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError};
-pub use local::{LocalEmbedder, LocalOptions, Tokens};
+pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
 pub use registry::Embedders;
+pub use sparse::{SparseEmbedder, SparseVector};
 
 /// The most texts of one call; it bounds the memory that a call can ask for.
 pub const MAX_TEXTS: usize = 8192;

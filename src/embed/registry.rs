@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Embedder, LoadError, LocalEmbedder, LocalOptions, ModelDirectories};
+use super::{Embedder, LoadError, LocalModel, LocalOptions, ModelDirectories, SparseEmbedder};
 use crate::domain::embedding::ModelDescription;
 
-/// One embedder for each model, found by the model's name.
+/// One embedder for each model, found by the model's name. Dense and sparse models are apart.
 #[derive(Clone, Default)]
 pub struct Embedders {
     embedders: BTreeMap<String, Arc<dyn Embedder>>,
+    sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
 }
 
 impl Embedders {
@@ -17,9 +18,10 @@ impl Embedders {
         Self::default()
     }
 
-    /// Loads the models `names` from `directories` to run in this process, each on threads of its own.
+    /// Loads the models `names` from `directories` to run in this process, each on threads of its own. Their files
+    /// say which are dense and which sparse.
     ///
-    /// Reads files and takes some 0.1 s a model, so call it before the runtime serves, or on a blocking thread.
+    /// Reads all files, which takes from 0.1 s to seconds a model, so call it before the runtime serves, or on a blocking thread.
     ///
     /// # Errors
     /// The first model that is not found or cannot be loaded.
@@ -30,7 +32,10 @@ impl Embedders {
     ) -> Result<Self, LoadError> {
         let mut embedders = Self::new();
         for name in names {
-            embedders.insert(Arc::new(LocalEmbedder::load(&directories.find(name)?, options)?));
+            match LocalModel::load(&directories.find(name)?, options)? {
+                LocalModel::Dense(embedder) => embedders.insert(Arc::new(embedder)),
+                LocalModel::Sparse(embedder) => embedders.insert_sparse(Arc::new(embedder)),
+            }
         }
         Ok(embedders)
     }
@@ -45,7 +50,22 @@ impl Embedders {
         self.embedders.get(name).cloned()
     }
 
-    /// The models served, by name.
+    /// Adds a sparse embedder under its model's name; it replaces one of the same name.
+    pub fn insert_sparse(&mut self, embedder: Arc<dyn SparseEmbedder>) {
+        self.sparse.insert(embedder.model().to_owned(), embedder);
+    }
+
+    /// The embedder of the sparse model `name`, if it is served.
+    pub fn sparse(&self, name: &str) -> Option<Arc<dyn SparseEmbedder>> {
+        self.sparse.get(name).cloned()
+    }
+
+    /// The sparse models served, in the order of their names.
+    pub fn sparse_names(&self) -> Vec<String> {
+        self.sparse.keys().cloned().collect()
+    }
+
+    /// The dense models served, by name.
     pub fn catalog(&self) -> Vec<ModelDescription> {
         self.embedders
             .values()
@@ -56,7 +76,11 @@ impl Embedders {
 
 impl std::fmt::Debug for Embedders {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_tuple("Embedders").field(&self.catalog()).finish()
+        formatter
+            .debug_struct("Embedders")
+            .field("dense", &self.catalog())
+            .field("sparse", &self.sparse_names())
+            .finish()
     }
 }
 

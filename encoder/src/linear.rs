@@ -1,0 +1,231 @@
+//! Fully connected layers, with weights in the precision that the caller picks.
+//!
+//! Weights are packed once, when they are read, into the order in which the kernels read them; there is no
+//! other copy of them. Inputs and outputs are single precision whatever the weights are.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod bfloat16;
+mod eight_bit;
+mod instructions;
+mod panels;
+mod sinks;
+mod stored;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
+
+pub use instructions::Instructions;
+pub use stored::StoredRows;
+
+use crate::matrix::{Matrix, MatrixMut, Output, multiply};
+
+/// How weights are held, and what the products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub enum Precision {
+    /// 32-bit floats throughout.
+    #[serde(rename = "f32")]
+    Single,
+    /// Weights and the inputs of products in bf16, 8 bits of precision; sums in 32-bit floats. Half the memory.
+    #[serde(rename = "bf16")]
+    Bfloat16,
+    /// Weights and the inputs of products in 8-bit integers with scales. A quarter of the memory.
+    #[serde(rename = "int8")]
+    EightBit,
+}
+
+/// A fully connected layer: `out = inputs * weight + bias`.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Weight,
+    inputs: usize,
+    outputs: usize,
+    bias: Vec<f32>,
+}
+
+#[derive(Debug)]
+enum Weight {
+    /// Row-major, a row for each input.
+    Single(Vec<f32>),
+    Bfloat16(panels::Panels),
+    EightBit(eight_bit::Weights),
+}
+
+/// Working memory of the products of one thread, and the instructions they use.
+#[derive(Debug)]
+pub struct LinearScratch {
+    instructions: Instructions,
+    bands: panels::Bands,
+    quantised: eight_bit::QuantisedRows,
+}
+
+impl Default for LinearScratch {
+    fn default() -> Self {
+        Self::of(Instructions::fastest())
+    }
+}
+
+impl LinearScratch {
+    /// For products with other instructions than the fastest; none if they are not available.
+    pub fn with_instructions(instructions: Instructions) -> Option<Self> {
+        Instructions::available()
+            .contains(&instructions)
+            .then(|| Self::of(instructions))
+    }
+
+    fn of(instructions: Instructions) -> Self {
+        Self {
+            instructions,
+            bands: panels::Bands::default(),
+            quantised: eight_bit::QuantisedRows::default(),
+        }
+    }
+}
+
+impl Linear {
+    /// A layer whose outputs are those of all `parts`, one after the other; the parts read the same inputs.
+    ///
+    /// Each part is read row by row, so no copy of it in another format is made.
+    ///
+    /// # Panics
+    /// If there is no part, the parts have different numbers of inputs or none, or the bias does not have one
+    /// value for each output.
+    pub fn new(parts: &[StoredRows<'_>], bias: Option<Vec<f32>>, precision: Precision) -> Self {
+        let inputs = parts.first().map_or(0, StoredRows::inputs);
+        assert!(inputs > 0, "a layer needs inputs");
+        assert!(
+            parts.iter().all(|part| part.inputs() == inputs),
+            "parts of a layer read the same inputs"
+        );
+        let outputs = parts.iter().map(StoredRows::outputs).sum();
+        let bias = bias.unwrap_or_default();
+        assert!(
+            bias.is_empty() || bias.len() == outputs,
+            "{} summands do not fit {outputs} outputs",
+            bias.len()
+        );
+        let weight = match precision {
+            Precision::Single => {
+                let mut weight = vec![0.0; inputs * outputs];
+                for_each_row(parts, |output, row| {
+                    for (value, row) in row.iter().zip(weight.chunks_exact_mut(outputs)) {
+                        row[output] = *value;
+                    }
+                });
+                Weight::Single(weight)
+            }
+            Precision::Bfloat16 => {
+                let mut panels = panels::Panels::zeros(outputs, bfloat16::depth(inputs));
+                for_each_row(parts, |output, row| {
+                    panels.write_output(output, row.chunks(2).map(bfloat16::word));
+                });
+                Weight::Bfloat16(panels)
+            }
+            Precision::EightBit => {
+                let mut weights = eight_bit::Weights::zeros(outputs, inputs);
+                for_each_row(parts, |output, row| weights.write_output(output, row));
+                Weight::EightBit(weights)
+            }
+        };
+        Self {
+            weight,
+            inputs,
+            outputs,
+            bias,
+        }
+    }
+
+    /// Floats of a row of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Floats of a row of outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// One float for each output, or none if the layer has no bias.
+    pub fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// What the weights are held in.
+    pub fn precision(&self) -> Precision {
+        match self.weight {
+            Weight::Single(_) => Precision::Single,
+            Weight::Bfloat16(_) => Precision::Bfloat16,
+            Weight::EightBit(_) => Precision::EightBit,
+        }
+    }
+
+    /// `out = inputs * weight`, row by row; the bias is left to the kernel that reads the output next.
+    ///
+    /// # Panics
+    /// If `inputs` and `out` are not the same number of whole rows.
+    pub fn apply(&self, inputs: &[f32], out: &mut [f32], scratch: &mut LinearScratch) {
+        self.multiply(inputs, out, &[], scratch);
+    }
+
+    /// `out = inputs * weight + bias`, row by row; a layer without bias adds nothing.
+    ///
+    /// # Panics
+    /// If `inputs` and `out` are not the same number of whole rows.
+    pub fn apply_with_bias(&self, inputs: &[f32], out: &mut [f32], scratch: &mut LinearScratch) {
+        self.multiply(inputs, out, &self.bias, scratch);
+    }
+
+    fn multiply(&self, inputs: &[f32], out: &mut [f32], bias: &[f32], scratch: &mut LinearScratch) {
+        let rows = inputs.len() / self.inputs;
+        assert_eq!(
+            (inputs.len(), out.len()),
+            (rows * self.inputs, rows * self.outputs),
+            "inputs and outputs are not as many whole rows"
+        );
+        let length = self.outputs;
+        match &self.weight {
+            Weight::Single(weight) => {
+                let output = if bias.is_empty() {
+                    Output::Replace
+                } else {
+                    for row in out.chunks_exact_mut(length) {
+                        row.copy_from_slice(bias);
+                    }
+                    Output::Add
+                };
+                multiply(
+                    MatrixMut::dense(out, rows, length),
+                    output,
+                    1.0,
+                    Matrix::dense(inputs, rows, self.inputs),
+                    Matrix::dense(weight, self.inputs, length),
+                );
+            }
+            Weight::Bfloat16(panels) => {
+                bfloat16::round_rows(inputs, self.inputs, &mut scratch.bands);
+                let mut sink = sinks::Rows { out, length, bias };
+                bfloat16::multiply(scratch.instructions, &scratch.bands, panels, &mut sink);
+            }
+            Weight::EightBit(weights) => {
+                eight_bit::quantise_rows(inputs, self.inputs, &mut scratch.quantised);
+                let mut sink = sinks::Rows { out, length, bias };
+                eight_bit::multiply(scratch.instructions, &scratch.quantised, weights, &mut sink);
+            }
+        }
+    }
+}
+
+/// Calls `write` with the index and the values of each row of all parts.
+fn for_each_row(parts: &[StoredRows<'_>], mut write: impl FnMut(usize, &[f32])) {
+    let mut row = vec![0.0; parts.first().map_or(0, StoredRows::inputs)];
+    let mut output = 0;
+    for part in parts {
+        for index in 0..part.outputs() {
+            part.read(index, &mut row);
+            write(output, &row);
+            output += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
