@@ -192,6 +192,8 @@ pub struct EmbeddingConfig {
     pub default_model: String,
     pub models: Vec<String>,
     pub threads: usize,
+    pub cache_max_bytes: u64,
+    pub cache_shared: bool,
 }
 
 /// `[parse]`.

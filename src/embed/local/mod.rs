@@ -23,7 +23,7 @@ use self::{
     pool::{Model, Pool},
     tokenizer::{TextTokenizer, TokenizerError},
 };
-use super::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose};
+use super::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose, fingerprint};
 use crate::domain::embedding::ModelDescription;
 
 const TOKENIZER: &str = "tokenizer.json";
@@ -31,6 +31,9 @@ const WEIGHTS: &str = "model.safetensors";
 
 /// The largest `tokenizer.json`, in bytes; those of large vocabularies have some 20 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
+
+/// How weights are computed with, for the fingerprint.
+const PRECISION: &str = "f32";
 
 /// How a model runs.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +56,7 @@ impl Default for LocalOptions {
 /// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
 pub struct LocalEmbedder {
     description: ModelDescription,
+    fingerprint: String,
     pool: Pool<SentenceEncoder>,
 }
 
@@ -119,7 +123,11 @@ impl LocalEmbedder {
                 model: files.name().to_owned(),
                 source,
             })?;
-        Ok(Self { description, pool })
+        Ok(Self {
+            description,
+            fingerprint: fingerprint::of_files(files, PRECISION)?,
+            pool,
+        })
     }
 
     /// What the model reads of `text`. Computes on the calling thread: some microseconds for each hundred bytes.
@@ -134,6 +142,10 @@ impl LocalEmbedder {
 impl Embedder for LocalEmbedder {
     fn model(&self) -> &ModelDescription {
         &self.description
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
     }
 
     fn embed(
