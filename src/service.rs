@@ -1,5 +1,6 @@
 //! Puts the parts together as configured and runs them until they drain.
 
+mod cache;
 mod sources;
 
 use std::{io, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ use crate::{
     uploads::UploadError,
     wake::{ChangeSignal, WorkSignal},
     webhook::{self, WebhookOptions},
-    worker::{self, Environment, WorkerOptions},
+    worker::{self, EmbeddingCache, Environment, WorkerOptions},
 };
 
 pub use self::sources::{parser, upload_store};
@@ -99,9 +100,13 @@ pub enum ServiceError {
 /// # Errors
 /// See [`Store::connect`].
 pub async fn connect_store(config: &Config) -> Result<Store, StoreError> {
+    Store::connect(&store_options(config)).await
+}
+
+fn store_options(config: &Config) -> StoreOptions {
     let mut options = StoreOptions::new(config.store.url.expose());
     options.max_connections = config.store.max_connections;
-    Store::connect(&options).await
+    options
 }
 
 /// A client of the configured Chroma server.
@@ -151,6 +156,7 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
 #[derive(Debug)]
 pub struct Service {
     store: Store,
+    embedding_cache: Option<EmbeddingCache>,
     server: Option<JoinHandle<Result<(), ServerError>>>,
     worker: Option<JoinHandle<()>>,
     webhooks: Option<JoinHandle<()>>,
@@ -211,12 +217,17 @@ pub async fn start(
         };
         tokio::spawn(auto_sync::run(environment, queue, drain.clone()))
     });
+    let embedding_cache = match roles.worker {
+        true => cache::embedding_cache(&config, &store).await,
+        false => None,
+    };
     let worker = if roles.worker {
         let environment = Environment {
             store: store.clone(),
             chroma: chroma.clone(),
             sealing_key: sealing_key.clone(),
             embedders: embedders.clone(),
+            embedding_cache: embedding_cache.clone(),
             github: sources::github_options(&config, egress.clone())?,
             github_apps: sources::github_apps(&config, egress.clone())?,
             s3: sources::s3_options(&config, egress.clone()),
@@ -268,6 +279,7 @@ pub async fn start(
     let metrics = metrics_listener.map(|listener| tokio::spawn(server::serve_metrics(registry, listener)));
     Ok(Service {
         store,
+        embedding_cache,
         server,
         worker,
         webhooks,
@@ -286,6 +298,7 @@ impl Service {
     pub async fn join(self) -> Result<(), ServiceError> {
         let Self {
             store,
+            embedding_cache,
             server,
             worker,
             webhooks,
@@ -317,6 +330,9 @@ impl Service {
         // Until here, so that a drain can be followed.
         if let Some(metrics) = metrics {
             metrics.abort();
+        }
+        if let Some(cache) = embedding_cache {
+            cache.close().await;
         }
         store.close().await;
         served

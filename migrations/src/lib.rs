@@ -16,6 +16,7 @@ mod m20261122_000005_add_credentials;
 mod m20261122_000006_add_auto_sync;
 mod m20261122_000007_add_source_types;
 mod m20261122_000008_add_uploads;
+mod m20261122_000010_add_embedding_cache;
 
 /// Applies and reverts the migrations, in the order of their names.
 pub struct Migrator;
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261122_000006_add_auto_sync::Migration),
             Box::new(m20261122_000007_add_source_types::Migration),
             Box::new(m20261122_000008_add_uploads::Migration),
+            Box::new(m20261122_000010_add_embedding_cache::Migration),
         ]
     }
 }

@@ -45,6 +45,10 @@ use self::languages::Language;
 pub use self::syntax::MAX_PARSE_BYTES;
 use crate::domain::chunking::Chunking;
 
+/// Which chunks equal texts become. Raised by every change after which some text is cut at other places, so that
+/// records that were cut before are not copied beside those cut now.
+pub const CHUNKS_REVISION: u32 = 1;
+
 /// The most bytes of Markdown that are cut by their structure; more is cut by lines. A parsed manual of
 /// thousands of pages has a few of these MiB. The parser's tree takes up to ten times the text.
 pub const MAX_MARKDOWN_BYTES: usize = 16 << 20;

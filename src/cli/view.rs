@@ -203,6 +203,9 @@ fn object(kind: String, invocation: &Invocation) -> serde_json::Value {
         "tokens_embedded": counts.tokens_embedded,
         "tokens_per_second": counts.tokens_per_second,
         "chunks_truncated": counts.chunks_truncated,
+        "documents_copied": counts.documents_copied,
+        "embeddings_computed": counts.embeddings_computed,
+        "embeddings_cached": counts.embeddings_cached,
         "seconds_left": counts.time_left.map(|left| left.seconds),
     })
 }

@@ -194,6 +194,8 @@ pub struct EmbeddingConfig {
     pub threads: usize,
     pub precision: EmbeddingPrecision,
     pub max_tokens: NonZeroUsize,
+    pub cache_max_bytes: u64,
+    pub cache_shared: bool,
 }
 
 /// `embedding.precision`.

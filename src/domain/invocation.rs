@@ -235,6 +235,8 @@ pub struct Statistics {
     pub documents_discovered: u64,
     /// Documents whose records are in the collection.
     pub documents_indexed: u64,
+    /// Those of the indexed ones whose records were copied from another collection of the source.
+    pub documents_copied: u64,
     /// Documents whose version was in the collection already.
     pub documents_unchanged: u64,
     /// Documents gone from the source, deleted from the collection.
@@ -247,10 +249,15 @@ pub struct Statistics {
     pub chunks_indexed: u64,
     /// Bytes of text in those records.
     pub bytes_indexed: u64,
-    /// Tokens the model read.
+    /// Tokens the model read for them, now or when a cached embedding was computed; those of copied documents
+    /// are not known.
     pub tokens_embedded: u64,
     /// Chunks of which the model read only the beginning.
     pub chunks_truncated: u64,
+    /// Embeddings that the model computed, in all attempts.
+    pub embeddings_computed: u64,
+    /// Embeddings that were computed before and came from the cache, in all attempts.
+    pub embeddings_cached: u64,
     /// Milliseconds of work in the fetch stage.
     pub fetch_ms: u64,
     /// Milliseconds of work in the chunk stage.

@@ -7,11 +7,12 @@
 //!
 //! Invariants: vectors come in the order of their texts and have length 1; a text's vector depends on the
 //! text, the model and the instruction only, not on what else was in the call; an embedder never computes on
-//! a runtime thread and never queues without bound. Absent on purpose: caching and retries, which are the
-//! pipeline's, and downloading of models.
+//! a runtime thread and never queues without bound. Absent on purpose: caching (the worker's `embedding_cache`) and
+//! retries, which are the pipeline's, and downloading of models.
 
 mod directories;
 mod error;
+mod fingerprint;
 mod local;
 mod registry;
 pub mod sparse;
@@ -56,6 +57,15 @@ pub struct EmbeddedText {
 pub trait Embedder: Send + Sync + 'static {
     /// Name and sizes of the model.
     fn model(&self) -> &ModelDescription;
+
+    /// What tells its vectors from those of another embedder of the same name: two with equal fingerprints give a
+    /// text vectors that may stand in one collection. Embeddings are cached, and records copied from collection to
+    /// collection, under it. Must be the same in every process and after every restart.
+    ///
+    /// The default is the name, for a model that someone else serves and whose weights are not seen.
+    fn fingerprint(&self) -> String {
+        self.model().name.clone()
+    }
 
     /// Embeds `texts`, at most [`MAX_TEXTS`]: one result for each, in order.
     ///

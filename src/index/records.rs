@@ -144,6 +144,18 @@ impl ChromaClient {
         Ok(documents)
     }
 
+    /// The records with these ids, in no order; an id that no record has is passed over. Chroma Cloud gives at
+    /// most 300 at once.
+    pub async fn get_records(
+        &self,
+        collection: &Collection,
+        ids: &[String],
+        fields: PageFields,
+    ) -> Result<Vec<StoredRecord>, IndexError> {
+        self.get(collection, &json!({"ids": ids, "include": include(fields)}))
+            .await
+    }
+
     /// How many records the collection has.
     pub async fn count(&self, collection: &Collection) -> Result<u64, IndexError> {
         let call = Call::get("count", self.collection_url(collection, &["count"]));
@@ -193,16 +205,16 @@ impl ChromaClient {
         limit: usize,
         offset: usize,
     ) -> Result<Vec<StoredRecord>, IndexError> {
-        let include: Vec<&str> = [
-            (fields.document, "documents"),
-            (fields.metadata, "metadatas"),
-            (fields.vector, "embeddings"),
-        ]
-        .into_iter()
-        .filter_map(|(wanted, name)| wanted.then_some(name))
-        .collect();
-        let body = to_json(&json!({"where": filter, "limit": limit, "offset": offset, "include": include}))?;
-        let call = Call::post("get", self.collection_url(collection, &["get"]), body);
+        let include = include(fields);
+        self.get(
+            collection,
+            &json!({"where": filter, "limit": limit, "offset": offset, "include": include}),
+        )
+        .await
+    }
+
+    async fn get(&self, collection: &Collection, body: &Value) -> Result<Vec<StoredRecord>, IndexError> {
+        let call = Call::post("get", self.collection_url(collection, &["get"]), to_json(body)?);
         let answer: GetBody = self
             .transport
             .call(call)
@@ -210,6 +222,18 @@ impl ChromaClient {
             .map_err(|error| error.about(collection))?;
         answer.into_records()
     }
+}
+
+/// What Chroma calls the fields.
+fn include(fields: PageFields) -> Vec<&'static str> {
+    [
+        (fields.document, "documents"),
+        (fields.metadata, "metadatas"),
+        (fields.vector, "embeddings"),
+    ]
+    .into_iter()
+    .filter_map(|(wanted, name)| wanted.then_some(name))
+    .collect()
 }
 
 fn any_document(key_hashes: &[String]) -> Value {

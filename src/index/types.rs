@@ -167,6 +167,15 @@ impl Collection {
         self.metadata.get(FINISHED_INGEST) == Some(&Value::Bool(true))
     }
 
+    /// Whether records that are made for `settings` may stand in it.
+    pub fn is_compatible_with(&self, settings: &CollectionSettings) -> bool {
+        self.check_dimensions(settings.dimensions).is_ok()
+            && self
+                .embedding_function
+                .as_ref()
+                .is_none_or(|function| function.is_compatible_with(&settings.embedding_function))
+    }
+
     /// Refuses vectors of another length than the stored ones, before anything is sent.
     pub(super) fn check_dimensions(&self, actual: u32) -> Result<(), IndexError> {
         match self.dimension {

@@ -1,10 +1,10 @@
 //! Opens the pools of connections that a store works with.
 
-use std::time::Duration;
+use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, metric,
-    sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous},
+    sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
 use super::{StoreOptions, error::StoreError};
@@ -13,6 +13,8 @@ use super::{StoreOptions, error::StoreError};
 const SQLITE_READERS: u32 = 4;
 /// Rows that a SQLite connection reads ahead: those of a full batch of coalesced calls.
 const ROW_BUFFER: usize = 128;
+/// What the file of the embedding cache has behind the name of the store's.
+const EMBEDDINGS_SUFFIX: &str = "-embeddings";
 /// How often opening a SQLite file is tried while another process changes its journal mode.
 const SQLITE_OPEN_TRIES: u32 = 20;
 /// The pause between those tries.
@@ -45,8 +47,8 @@ pub(super) async fn connect(options: &StoreOptions) -> Result<Pools, StoreError>
         "postgres" | "postgresql" => Ok(Pools::Postgres(postgres(options).await?)),
         "sqlite" if is_file(&options.url) => Ok(Pools::Sqlite {
             // The writer goes first: it creates the file and turns the write-ahead log on.
-            writer: sqlite(options, SqliteAccess::Write).await?,
-            readers: sqlite(options, SqliteAccess::Read).await?,
+            writer: sqlite(options, SqliteFile::Store, SqliteAccess::Write).await?,
+            readers: sqlite(options, SqliteFile::Store, SqliteAccess::Read).await?,
         }),
         "sqlite" => Err(StoreError::InvalidUrl {
             problem: "it must name a file, not memory",
@@ -99,13 +101,41 @@ fn log_statement(ran: &metric::Info<'_>) {
     }
 }
 
+/// Opens the file of the embedding cache beside the store that `options.url` names, which is a file of SQLite:
+/// the connection that writes, and those that read.
+pub(super) async fn embeddings(
+    options: &StoreOptions,
+) -> Result<(DatabaseConnection, DatabaseConnection), StoreError> {
+    let store = SqliteConnectOptions::from_str(&options.url).map_err(|_| StoreError::InvalidUrl {
+        problem: "it names no file of SQLite",
+    })?;
+    let mut path = OsString::from(store.get_filename());
+    path.push(EMBEDDINGS_SUFFIX);
+    let file = SqliteFile::Embeddings(path.into());
+    let writer = sqlite(options, file.clone(), SqliteAccess::Write).await?;
+    Ok((writer, sqlite(options, file, SqliteAccess::Read).await?))
+}
+
+/// What a file of SQLite is for.
+#[derive(Clone)]
+enum SqliteFile {
+    /// The one that the URL names.
+    Store,
+    /// The embedding cache, with its path.
+    Embeddings(PathBuf),
+}
+
 #[derive(Clone, Copy)]
 enum SqliteAccess {
     Read,
     Write,
 }
 
-async fn sqlite(options: &StoreOptions, access: SqliteAccess) -> Result<DatabaseConnection, StoreError> {
+async fn sqlite(
+    options: &StoreOptions,
+    file: SqliteFile,
+    access: SqliteAccess,
+) -> Result<DatabaseConnection, StoreError> {
     let connections = match access {
         SqliteAccess::Read => SQLITE_READERS,
         SqliteAccess::Write => 1,
@@ -113,11 +143,15 @@ async fn sqlite(options: &StoreOptions, access: SqliteAccess) -> Result<Database
     let busy_timeout = options.busy_timeout;
     let mut connect = common(options, connections);
     connect.map_sqlx_sqlite_opts(move |sqlite| {
+        let sqlite = match &file {
+            // With the write-ahead log, only FULL syncs each commit to the disk.
+            SqliteFile::Store => sqlite.synchronous(SqliteSynchronous::Full),
+            // NORMAL may lose the last commits with the power, and never breaks the file.
+            SqliteFile::Embeddings(path) => sqlite.filename(path).synchronous(SqliteSynchronous::Normal),
+        };
         let sqlite = sqlite
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // With the write-ahead log, only FULL syncs each commit to the disk.
-            .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(busy_timeout)
             // The thread of a connection need not wait for its reader before a batch is complete.

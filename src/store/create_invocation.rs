@@ -177,6 +177,7 @@ impl NewRow {
                 .webhook
                 .as_ref()
                 .map(|webhook| webhook.url.as_str().to_owned())),
+            fingerprint: NotSet,
         })
     }
 

@@ -7,7 +7,7 @@
 //! The calls that come most often share statements (see `coalesce`): each answer is still read after
 //! its call came.
 //!
-//! Absent on purpose: caches. The database is the truth; a notice (see [`notices`]) only saves the wait for
+//! Absent on purpose: caches of what it holds. The database is the truth; a notice (see [`notices`]) only saves the wait for
 //! the next look at it.
 
 pub mod api_keys;
@@ -18,6 +18,8 @@ mod connect;
 mod create_invocation;
 pub mod credentials;
 pub mod documents;
+pub mod donors;
+pub mod embeddings;
 mod entities;
 pub mod error;
 pub mod events;
@@ -47,6 +49,8 @@ pub use self::{
     clock::{Clock, ManualClock},
     credentials::{CreateCredential, DeleteCredential},
     documents::{DocumentPage, OutcomeName, Settled},
+    donors::DonorRequest,
+    embeddings::{EmbeddingDigest, EmbeddingTable, EmbeddingWrite, FoundEmbeddings, StoredEmbedding},
     error::StoreError,
     events::Event,
     feed::{FeedFilter, PlacedEvent},

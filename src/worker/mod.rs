@@ -6,6 +6,7 @@
 
 mod attempt;
 mod credentials;
+mod embedding_cache;
 mod failure;
 mod lease_guard;
 mod pipeline;
@@ -17,6 +18,7 @@ mod sweeper;
 use std::time::Duration;
 
 pub use credentials::CredentialError;
+pub use embedding_cache::{EmbeddingCache, EmbeddingCacheOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,6 +44,8 @@ pub struct Environment {
     pub sealing_key: SealingKey,
     /// The models.
     pub embedders: Embedders,
+    /// What they computed before; none where it is turned off or cannot be opened.
+    pub embedding_cache: Option<EmbeddingCache>,
     /// How repositories are fetched.
     pub github: GithubOptions,
     /// Makes the tokens of GitHub Apps.

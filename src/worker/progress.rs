@@ -1,7 +1,7 @@
 //! How far an attempt has come, told to the database now and then.
 //!
 //! Counters of documents change only together with the ledger, in one transaction, so a later attempt
-//! that reads both finds them in agreement. Phase and times may be reported in between.
+//! that reads both finds them in agreement. Phase, times and what was embedded may be reported in between.
 
 use std::{
     collections::VecDeque,
@@ -149,6 +149,16 @@ impl ProgressHandle {
                 Stage::Embed => statistics.embed_ms += spent,
                 Stage::Index => statistics.index_ms += spent,
             }
+        });
+    }
+
+    /// Adds embeddings that were had: `computed` by the model, `cached` from before.
+    pub(super) fn embedded(&self, computed: u64, cached: u64) {
+        self.with(|shared| {
+            let statistics = &mut shared.progress.statistics;
+            statistics.embeddings_computed += computed;
+            statistics.embeddings_cached += cached;
+            shared.changed = true;
         });
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::embedding::ModelDescription,
-    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose},
+    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose, fingerprint},
 };
 
 /// A dense model with its own threads.
@@ -20,6 +20,7 @@ use crate::{
 /// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
 pub struct LocalEmbedder {
     description: ModelDescription,
+    fingerprint: String,
     pool: Pool<SentenceEncoder>,
 }
 
@@ -104,12 +105,19 @@ impl LocalEmbedder {
         if !trial.iter().all(SentenceEncoder::is_finite) {
             return Err(LoadError::NotFinite { path: weights });
         }
+        // A text that is cut elsewhere has another vector.
+        let computed = format!("{:?}, {} tokens", options.precision.resolve(), description.max_tokens);
+        let fingerprint = fingerprint::of_files(files, &computed)?;
         let pool =
             Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {
                 model: files.name().to_owned(),
                 source,
             })?;
-        Ok(Self { description, pool })
+        Ok(Self {
+            description,
+            fingerprint,
+            pool,
+        })
     }
 
     /// What the model reads of `text`. Computes on the calling thread: some microseconds for each hundred bytes.
@@ -124,6 +132,10 @@ impl LocalEmbedder {
 impl Embedder for LocalEmbedder {
     fn model(&self) -> &ModelDescription {
         &self.description
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
     }
 
     fn embed(

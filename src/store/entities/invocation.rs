@@ -55,6 +55,8 @@ pub struct Model {
     pub sealed_chroma_token: Option<Vec<u8>>,
     /// Whether there is a row in `webhook_deliveries`, and its `url`.
     pub webhook_url: Option<String>,
+    /// What its records are made with; null before the first attempt knows.
+    pub fingerprint: Option<String>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -288,7 +288,7 @@ impl Store {
         self.fenced(without_lease(update)).await
     }
 
-    async fn fenced(&self, update: UpdateMany<invocation::Entity>) -> Result<Held, StoreError> {
+    pub(super) async fn fenced(&self, update: UpdateMany<invocation::Entity>) -> Result<Held, StoreError> {
         self.write(update, |transaction, update| {
             Box::pin(run_fenced(transaction, update))
         })

@@ -112,7 +112,7 @@ impl IndexStage<'_> {
         // The texts are out of the pipeline now; the load stage may go on.
         drop(budgets);
         self.target.delete(self.lease, stale).await?;
-        self.settle(&settled, &counts).await
+        settle(self.environment, self.lease, self.progress, &settled, &counts).await
     }
 
     /// Asks once a window which records the collection has of the documents that begin in it.
@@ -161,27 +161,32 @@ impl IndexStage<'_> {
         counts.tokens_embedded += tokens;
         counts.chunks_truncated += truncated;
     }
+}
 
-    /// Outcomes and counters go into one transaction, so that they always agree.
-    async fn settle(&self, settled: &[Settled], counts: &Statistics) -> Result<(), AttemptError> {
-        if settled.is_empty() {
-            return Ok(());
+/// Settles documents in the ledger. Outcomes and counters go into one transaction, so that they always agree.
+pub(super) async fn settle(
+    environment: &Environment,
+    lease: &Lease,
+    progress: &ProgressHandle,
+    settled: &[Settled],
+    counts: &Statistics,
+) -> Result<(), AttemptError> {
+    if settled.is_empty() {
+        return Ok(());
+    }
+    let (id, attempt) = (lease.invocation, lease.attempt);
+    progress.count(|statistics| add(statistics, counts));
+    let progress = progress.snapshot();
+    match environment
+        .store
+        .record_outcomes(id, attempt, settled, &progress)
+        .await?
+    {
+        Held::Held => {
+            environment.changes.changed(id);
+            Ok(())
         }
-        let (id, attempt) = (self.lease.invocation, self.lease.attempt);
-        self.progress.count(|statistics| add(statistics, counts));
-        let progress = self.progress.snapshot();
-        match self
-            .environment
-            .store
-            .record_outcomes(id, attempt, settled, &progress)
-            .await?
-        {
-            Held::Held => {
-                self.environment.changes.changed(id);
-                Ok(())
-            }
-            Held::Lost => Err(AttemptError::LeaseLost),
-        }
+        Held::Lost => Err(AttemptError::LeaseLost),
     }
 }
 
@@ -230,6 +235,7 @@ pub(super) fn count(counts: &mut Statistics, outcome: &DocumentOutcome) {
 
 fn add(total: &mut Statistics, counts: &Statistics) {
     total.documents_indexed += counts.documents_indexed;
+    total.documents_copied += counts.documents_copied;
     total.documents_unchanged += counts.documents_unchanged;
     total.documents_removed += counts.documents_removed;
     total.documents_skipped += counts.documents_skipped;

@@ -7,7 +7,9 @@ use super::index_stage::count;
 use crate::{
     domain::{
         document::{Document, DocumentOutcome},
+        ids::SourceId,
         invocation::Statistics,
+        names::CollectionName,
     },
     fetch::{Entry, Listed},
     store::{Claim, DocumentPage, Held, OutcomeName, OwnedDocuments, Store},
@@ -72,9 +74,11 @@ pub(super) async fn prepare(
                 .await?,
         )?;
     }
-    // A listing that is written anew starts the counts anew; the times go on.
+    // A listing that is written anew starts the counts anew; the times and what was embedded go on.
     progress.count(|statistics| {
         *statistics = Statistics {
+            embeddings_computed: statistics.embeddings_computed,
+            embeddings_cached: statistics.embeddings_cached,
             fetch_ms: statistics.fetch_ms,
             chunk_ms: statistics.chunk_ms,
             embed_ms: statistics.embed_ms,
@@ -99,6 +103,17 @@ pub(super) fn owned(store: &Store, claim: &Claim) -> Option<OwnedDocuments> {
         &invocation.collection,
         invocation.id,
     ))
+}
+
+/// What other invocations of a source left in another collection of the claim's database.
+pub(super) fn owned_in(
+    store: &Store,
+    claim: &Claim,
+    source_id: SourceId,
+    collection: &CollectionName,
+) -> OwnedDocuments {
+    let invocation = &claim.invocation;
+    store.owned_documents(source_id, &invocation.database, collection, invocation.id)
 }
 
 /// What an earlier attempt left to do, if its listing is whole and the same as this one.

@@ -5,6 +5,7 @@
 //! after its records, so whatever the ledger calls indexed is in the collection. An attempt that follows
 //! a broken one goes on where the ledger ends.
 
+mod copy;
 mod embed_stage;
 mod fetch;
 mod index_stage;
@@ -26,7 +27,8 @@ use self::{
     target::Target,
 };
 use super::{
-    Environment, WorkerOptions, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle,
+    Environment, WorkerOptions, embedding_cache::CachedEmbedder, failure::AttemptError, lease_guard::Lease,
+    progress::ProgressHandle,
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
@@ -34,7 +36,7 @@ use crate::{
         document::{DocumentOutcome, sha256_hex},
         invocation::Phase,
     },
-    embed::EmbeddedText,
+    embed::{EmbeddedText, Embedder},
     store::Claim,
 };
 
@@ -105,6 +107,12 @@ pub(super) async fn run(
         .embedders
         .get(model)
         .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
+    let embedder: Arc<dyn Embedder> = Arc::new(CachedEmbedder::new(
+        embedder,
+        environment.embedding_cache.clone(),
+        &claim.invocation.tenant,
+        progress.clone(),
+    ));
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
@@ -127,6 +135,13 @@ pub(super) async fn run(
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
+    let fingerprint = copy::fingerprint(embedder.as_ref());
+    let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
+    ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
+    let pending = copy::run(
+        environment, claim, lease, &target, &fingerprint, &entries, pending, progress,
+    )
+    .await?;
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
     let (embedded_in, embedded_out) = mpsc::channel(EMBEDDED_WINDOWS);
     let loader = Loader {

@@ -8,10 +8,10 @@ use std::{collections::HashMap, future::Future, time::Duration};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    domain::embedding::ModelDescription,
+    domain::{embedding::ModelDescription, names::CollectionName},
     index::{
         ChromaClient, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST,
-        IndexError, Record,
+        IndexError, PageFields, Record, StoredRecord,
     },
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
@@ -25,8 +25,19 @@ const RENEWAL_CHECK: Duration = Duration::from_millis(20);
 pub(super) struct Target {
     chroma: ChromaClient,
     collection: Collection,
+    settings: CollectionSettings,
     /// Whether it held records before this attempt, so that documents are replaced and not just added.
     held_records: bool,
+}
+
+/// A collection that records are copied from; it is only read.
+#[derive(Debug)]
+pub(super) struct Donor(Collection);
+
+impl Donor {
+    pub(super) fn name(&self) -> &CollectionName {
+        &self.0.name
+    }
 }
 
 impl Target {
@@ -66,8 +77,40 @@ impl Target {
         Ok(Self {
             chroma,
             collection,
+            settings,
             held_records,
         })
+    }
+
+    /// Length of its vectors.
+    pub(super) fn dimensions(&self) -> u32 {
+        self.settings.dimensions
+    }
+
+    /// Another collection of the same database, if it is whole and for the same model.
+    pub(super) async fn donor(&self, name: &CollectionName) -> Result<Option<Donor>, AttemptError> {
+        let Collection { tenant, database, .. } = &self.collection;
+        let found = self.chroma.find_collection(tenant, database, name).await?;
+        Ok(found
+            .filter(|collection| collection.is_finished() && collection.is_compatible_with(&self.settings))
+            .map(Donor))
+    }
+
+    /// The records with these ids that the donor has, whole.
+    pub(super) async fn read_donor(
+        &self,
+        donor: &Donor,
+        ids: &[String],
+    ) -> Result<Vec<StoredRecord>, AttemptError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let fields = PageFields {
+            document: true,
+            metadata: true,
+            vector: true,
+        };
+        Ok(self.chroma.get_records(&donor.0, ids, fields).await?)
     }
 
     /// Writes records; existing ids are overwritten.
