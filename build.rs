@@ -13,10 +13,14 @@ use prost::Message;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 12] = [
     "chromasync/v1/credential.proto",
     "chromasync/v1/credential_service.proto",
+    "chromasync/v1/embedding.proto",
+    "chromasync/v1/embedding_service.proto",
     "chromasync/v1/file_service.proto",
+    "chromasync/v1/search.proto",
+    "chromasync/v1/search_service.proto",
     "chromasync/v1/source.proto",
     "chromasync/v1/source_service.proto",
     "chromasync/v1/invocation.proto",

@@ -96,6 +96,8 @@ reasons! {
     SourceNotFound = "SOURCE_NOT_FOUND" => NotFound,
     /// No invocation with this id is visible to the token.
     InvocationNotFound = "INVOCATION_NOT_FOUND" => NotFound,
+    /// The Chroma server has no such collection in the database.
+    CollectionNotFound = "COLLECTION_NOT_FOUND" => NotFound,
     /// The Chroma server has no such database.
     DatabaseNotFound = "DATABASE_NOT_FOUND" => NotFound,
     /// The GitHub App named by `app_id` is not registered with this server.
@@ -118,10 +120,18 @@ reasons! {
     InvocationNotCancelable = "INVOCATION_NOT_CANCELABLE" => FailedPrecondition,
     /// Sources name the credential; the metadata carries how many.
     CredentialInUse = "CREDENTIAL_IN_USE" => FailedPrecondition,
+    /// This server does not serve the model that a collection or a source has; the metadata names it.
+    ModelNotServed = "MODEL_NOT_SERVED" => FailedPrecondition,
+    /// Nothing says which model a collection was built with.
+    ModelUnknown = "MODEL_UNKNOWN" => FailedPrecondition,
+    /// The vectors of a collection have another length than those of its model.
+    DimensionMismatch = "DIMENSION_MISMATCH" => FailedPrecondition,
     /// Too many requests or streams at once; retry after the time given.
     TooManyRequests = "TOO_MANY_REQUESTS" => ResourceExhausted,
     /// The Chroma server does not answer.
     ChromaUnavailable = "CHROMA_UNAVAILABLE" => Unavailable,
+    /// A model does not answer.
+    EmbeddingUnavailable = "EMBEDDING_UNAVAILABLE" => Unavailable,
     /// Uploaded files cannot be stored.
     UploadsUnavailable = "UPLOADS_UNAVAILABLE" => Unavailable,
     /// The database of the service does not answer.

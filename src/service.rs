@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{
-        App, AppParts, Authenticator, UploadLimits,
+        App, AppParts, Authenticator, EmbeddingLimits, UploadLimits,
         watch::{WatchHub, WatchOptions},
     },
     auto_sync::{self, Queue, QueueError},
@@ -264,6 +264,8 @@ pub async fn start(
             uploads,
             upload_limits: upload_limits(&config),
             catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
+            embedders,
+            embedding_limits: embedding_limits(&config),
             watches,
             work,
             changes,
@@ -412,6 +414,14 @@ fn upload_limits(config: &Config) -> UploadLimits {
         max_file_bytes: uploads.max_file_bytes,
         max_per_tenant: uploads.max_uploads_per_tenant,
         idle: Duration::from_secs(uploads.idle_seconds),
+    }
+}
+
+fn embedding_limits(config: &Config) -> EmbeddingLimits {
+    let embedding = &config.embedding;
+    EmbeddingLimits {
+        max_texts: embedding.max_texts_per_call,
+        max_calls: embedding.max_waiting_calls,
     }
 }
 

@@ -8,11 +8,13 @@ pub mod auth;
 mod collections;
 pub mod credentials;
 pub mod documents;
+pub mod embedding;
 pub mod files;
 mod identity;
 pub mod invocations;
 mod known_sources;
 pub mod rotation;
+pub mod search;
 pub mod sources;
 pub mod watch;
 mod webhooks;
@@ -21,11 +23,14 @@ use std::{borrow::Cow, sync::Arc};
 
 pub use auth::{Auth, Authenticator};
 use collections::CollectionChecks;
+use embedding::EmbeddingAdmission;
+pub use embedding::EmbeddingLimits;
 pub use files::UploadLimits;
 use known_sources::KnownSources;
 
 use crate::{
     domain::{embedding::ModelCatalog, names::DatabaseName},
+    embed::Embedders,
     error::{Error, Reason, Result},
     index::{ChromaClient, IndexError},
     seal::{Sealed, SealingKey},
@@ -53,6 +58,10 @@ pub struct AppParts {
     pub upload_limits: UploadLimits,
     /// The models served.
     pub catalog: ModelCatalog,
+    /// The same models, ready to embed.
+    pub embedders: Embedders,
+    /// How much callers may have embedded.
+    pub embedding_limits: EmbeddingLimits,
     /// The hub of all watches.
     pub watches: watch::WatchHub,
     /// Wakes workers of this process.
@@ -63,12 +72,23 @@ pub struct AppParts {
 
 /// The application: a cheap handle to [`AppParts`].
 #[derive(Debug, Clone)]
-pub struct App(Arc<AppParts>, CollectionChecks, Arc<KnownSources>);
+pub struct App(
+    Arc<AppParts>,
+    CollectionChecks,
+    Arc<KnownSources>,
+    EmbeddingAdmission,
+);
 
 impl App {
     /// Puts the parts together.
     pub fn new(parts: AppParts) -> Self {
-        Self(Arc::new(parts), CollectionChecks::default(), Arc::default())
+        let embedding = EmbeddingAdmission::new(parts.embedding_limits);
+        Self(
+            Arc::new(parts),
+            CollectionChecks::default(),
+            Arc::default(),
+            embedding,
+        )
     }
 
     /// Finds out who calls; see [`Authenticator::authenticate`].
@@ -90,6 +110,10 @@ impl App {
     /// STORE_UNAVAILABLE.
     pub async fn check_health(&self) -> Result<()> {
         Ok(self.0.store.ping().await?)
+    }
+
+    fn embedding_admission(&self) -> &EmbeddingAdmission {
+        &self.3
     }
 
     /// The Chroma server as this caller reaches it.

@@ -106,7 +106,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Sync(arguments) => sync::run(arguments).await,
             Command::Upload(arguments) => upload::run(arguments).await,
             Command::Watch(arguments) => watch::run(arguments).await,
-            Command::Search(arguments) => search::run(arguments, &config).await,
+            Command::Search(arguments) => search::run(arguments).await,
             Command::ParseDocument(arguments) => Ok(parse_document::run(&arguments)),
         }
     })?;

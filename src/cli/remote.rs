@@ -1,4 +1,4 @@
-//! The server that `sync`, `watch` and `credentials` talk to, through the same contract as any other client.
+//! The server that `sync`, `watch`, `search` and `credentials` talk to, through the same contract as any other client.
 
 use std::{collections::HashMap, path::PathBuf, time::Duration};
 
@@ -15,7 +15,8 @@ use tonic_types::StatusExt;
 use crate::{
     proto::{
         credential_service_client::CredentialServiceClient, file_service_client::FileServiceClient,
-        invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
+        invocation_service_client::InvocationServiceClient, search_service_client::SearchServiceClient,
+        source_service_client::SourceServiceClient,
     },
     token::TOKEN_HEADER,
 };
@@ -93,6 +94,10 @@ impl Remote {
 
     pub(super) fn files(&self) -> anyhow::Result<FileServiceClient<Service>> {
         Ok(FileServiceClient::new(self.service()?))
+    }
+
+    pub(super) fn searches(&self) -> anyhow::Result<SearchServiceClient<Service>> {
+        Ok(SearchServiceClient::new(self.service()?))
     }
 
     pub(super) fn invocations(&self) -> anyhow::Result<InvocationServiceClient<Service>> {

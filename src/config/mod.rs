@@ -4,6 +4,7 @@
 //! unknown key is an error, so a misspelt option never goes unnoticed. Combinations are checked by
 //! [`Config::validate`]. Secrets are of type [`Secret`], which never prints.
 
+mod embedding;
 mod metrics;
 mod s3;
 mod sections;
@@ -11,6 +12,7 @@ mod sections;
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
+pub use embedding::{EmbeddingConfig, EmbeddingPrecision};
 pub use metrics::MetricsConfig;
 pub use s3::{S3Config, SqsConfig};
 pub use sections::*;

@@ -1,6 +1,6 @@
 //! The sections of the configuration. Meanings and defaults are in `config/default.toml`.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
@@ -184,30 +184,8 @@ pub struct ModelsConfig {
     pub dir: PathBuf,
 }
 
-/// `[embedding]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct EmbeddingConfig {
-    pub default_model: String,
-    pub models: Vec<String>,
-    pub threads: usize,
-    pub precision: EmbeddingPrecision,
-    pub max_tokens: NonZeroUsize,
-    pub cache_max_bytes: u64,
-    pub cache_shared: bool,
-}
-
-/// `embedding.precision`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum EmbeddingPrecision {
-    Auto,
-    F32,
-    Bf16,
-    Int8,
-}
+/// The most that `embedding.max_texts_per_call` may be: what an embedder takes in one call.
+const MAX_TEXTS_PER_CALL: usize = 8_192;
 
 /// `[parse]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -478,6 +456,12 @@ impl Config {
                     "must name a model of parse.image_descriptions.url",
                 );
             }
+        }
+        if !(1..=MAX_TEXTS_PER_CALL).contains(&self.embedding.max_texts_per_call) {
+            return refuse("embedding.max_texts_per_call", "must be from 1 to 8192");
+        }
+        if self.embedding.max_waiting_calls == 0 {
+            return refuse("embedding.max_waiting_calls", "must be at least 1");
         }
         if !self.embedding.models.contains(&self.embedding.default_model) {
             return refuse("embedding.default_model", "must be one of embedding.models");

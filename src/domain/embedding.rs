@@ -112,6 +112,11 @@ impl ModelCatalog {
             })
     }
 
+    /// The name of the model of sources that name none.
+    pub fn default_model(&self) -> &str {
+        &self.default_model
+    }
+
     /// The models served.
     pub fn models(&self) -> &[ModelDescription] {
         &self.models

@@ -6,6 +6,7 @@
 pub mod api_key;
 pub mod chunking;
 pub mod credential;
+pub mod dimensions;
 pub mod document;
 pub mod embedding;
 pub mod github;
@@ -18,7 +19,9 @@ pub mod page;
 pub mod path_patterns;
 pub mod request;
 pub mod s3;
+pub mod search;
 pub mod source;
+pub mod texts;
 pub mod time;
 pub mod user_metadata;
 pub mod web;

@@ -154,7 +154,8 @@ fn some_struct(metadata: &UserMetadata) -> Option<prost_types::Struct> {
     })
 }
 
-fn to_wire(value: &Value) -> prost_types::Value {
+/// JSON as a message.
+pub(super) fn to_wire(value: &Value) -> prost_types::Value {
     let kind = match value {
         Value::Null => Kind::NullValue(0),
         Value::Bool(value) => Kind::BoolValue(*value),
@@ -188,7 +189,7 @@ pub(super) fn user_metadata(
     let fields = fields
         .into_iter()
         .map(|(key, value)| {
-            let value = from_wire(value, 0)
+            let value = from_wire(value, MAX_METADATA_DEPTH)
                 .map_err(|problem| FieldViolation::new(format!("{field}.{key}"), problem))?;
             Ok((key, value))
         })
@@ -196,10 +197,9 @@ pub(super) fn user_metadata(
     UserMetadata::parse(field, fields)
 }
 
-fn from_wire(value: prost_types::Value, depth: usize) -> Result<Value, &'static str> {
-    if depth > MAX_METADATA_DEPTH {
-        return Err("is nested too deep");
-    }
+/// A message as JSON, with at most `depth` values around the innermost.
+pub(super) fn from_wire(value: prost_types::Value, depth: usize) -> Result<Value, &'static str> {
+    let inner = || depth.checked_sub(1).ok_or("is nested too deep");
     Ok(match value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
         Some(Kind::BoolValue(value)) => Value::Bool(value),
@@ -208,14 +208,14 @@ fn from_wire(value: prost_types::Value, depth: usize) -> Result<Value, &'static 
         Some(Kind::ListValue(list)) => Value::Array(
             list.values
                 .into_iter()
-                .map(|value| from_wire(value, depth + 1))
+                .map(|value| from_wire(value, inner()?))
                 .collect::<Result<_, _>>()?,
         ),
         Some(Kind::StructValue(fields)) => Value::Object(
             fields
                 .fields
                 .into_iter()
-                .map(|(key, value)| Ok((key, from_wire(value, depth + 1)?)))
+                .map(|(key, value)| Ok((key, from_wire(value, inner()?)?)))
                 .collect::<Result<_, &'static str>>()?,
         ),
     })

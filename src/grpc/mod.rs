@@ -7,9 +7,11 @@ mod convert;
 mod convert_source;
 mod credentials;
 pub mod deadline;
+mod embedding;
 mod files;
 mod invocations;
 pub mod requests;
+mod search;
 mod source_settings;
 mod sources;
 pub mod status;
@@ -25,8 +27,10 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 use crate::{
     app::{App, Auth},
     proto::{
-        self, credential_service_server::CredentialServiceServer, file_service_server::FileServiceServer,
-        invocation_service_server::InvocationServiceServer, source_service_server::SourceServiceServer,
+        self, credential_service_server::CredentialServiceServer,
+        embedding_service_server::EmbeddingServiceServer, file_service_server::FileServiceServer,
+        invocation_service_server::InvocationServiceServer, search_service_server::SearchServiceServer,
+        source_service_server::SourceServiceServer,
     },
 };
 
@@ -61,6 +65,12 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
         .set_serving::<CredentialServiceServer<credentials::Credentials>>()
         .await;
     reporter.set_serving::<FileServiceServer<files::Files>>().await;
+    reporter
+        .set_serving::<EmbeddingServiceServer<embedding::Embeddings>>()
+        .await;
+    reporter
+        .set_serving::<SearchServiceServer<search::Searches>>()
+        .await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -86,7 +96,19 @@ pub async fn routes(app: App, options: GrpcOptions) -> Result<(Routes, HealthRep
             .send_compressed(CompressionEncoding::Gzip),
     );
     routes.add_service(
-        FileServiceServer::new(files::Files::new(app))
+        FileServiceServer::new(files::Files::new(app.clone()))
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
+    );
+    routes.add_service(
+        EmbeddingServiceServer::new(embedding::Embeddings::new(app.clone()))
+            .max_decoding_message_size(options.max_request_bytes)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip),
+    );
+    routes.add_service(
+        SearchServiceServer::new(search::Searches::new(app))
             .max_decoding_message_size(options.max_request_bytes)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip),
@@ -111,6 +133,12 @@ pub async fn report_draining(reporter: &HealthReporter) {
         .await;
     reporter
         .set_not_serving::<FileServiceServer<files::Files>>()
+        .await;
+    reporter
+        .set_not_serving::<EmbeddingServiceServer<embedding::Embeddings>>()
+        .await;
+    reporter
+        .set_not_serving::<SearchServiceServer<search::Searches>>()
         .await;
 }
 

@@ -17,6 +17,7 @@ mod batch;
 mod client;
 mod error;
 mod metadata;
+mod persisted_model;
 mod records;
 mod transport;
 mod types;
@@ -28,6 +29,7 @@ pub use metadata::{
     CHUNK_STRATEGY, CUSTOM_ID, DOCUMENT_KEY, DOCUMENT_KEY_SHA256, END_COL, END_LINE, LANGUAGE,
     RecordMetadata, START_COL, START_LINE, VERSION_KEY, VERSION_KEY_SHA256, is_reserved_key,
 };
+pub use persisted_model::PersistedModel;
 pub use transport::ChromaOptions;
 pub use types::{
     Capabilities, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST, Hit,

@@ -176,6 +176,21 @@ impl ChromaClient {
         n_results: u32,
         filter: Option<&Value>,
     ) -> Result<Vec<Hit>, IndexError> {
+        self.query_filtered(collection, vector, n_results, filter, None).await
+    }
+
+    /// [`query`](Self::query) with a filter on texts as well: a Chroma `where_document`.
+    ///
+    /// # Errors
+    /// Those of [`query`](Self::query).
+    pub async fn query_filtered(
+        &self,
+        collection: &Collection,
+        vector: Vec<f32>,
+        n_results: u32,
+        filter: Option<&Value>,
+        document_filter: Option<&Value>,
+    ) -> Result<Vec<Hit>, IndexError> {
         batch::check_vector(&vector).map_err(|problem| IndexError::InvalidRecord {
             what: "the query".to_owned(),
             problem,
@@ -184,6 +199,7 @@ impl ChromaClient {
             "query_embeddings": [vector],
             "n_results": n_results,
             "where": filter,
+            "where_document": document_filter,
             "include": ["distances", "documents", "metadatas"],
         }))?;
         let call = Call::post("query", self.collection_url(collection, &["query"]), body);

@@ -37,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "app",
         &[
-            "domain", "error", "index", "seal", "secret", "store", "uploads", "wake",
+            "domain", "embed", "error", "index", "seal", "secret", "store", "uploads", "wake",
         ],
     ),
     ("relay", &["error", "store", "wake"]),

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use chroma_sync::{
     app::{
-        App, AppParts, Authenticator, UploadLimits,
+        App, AppParts, Authenticator, EmbeddingLimits, UploadLimits,
         watch::{WatchHub, WatchOptions},
     },
     domain::embedding::{MINILM, ModelCatalog},
+    embed::Embedders,
     index::{ChromaClient, ChromaOptions},
     relay,
     seal::SealingKey,
@@ -63,6 +64,11 @@ impl Node {
                 idle: Duration::from_secs(1),
             },
             catalog: ModelCatalog::new(Vec::new(), MINILM.to_owned()),
+            embedders: Embedders::new(),
+            embedding_limits: EmbeddingLimits {
+                max_texts: 1,
+                max_calls: 1,
+            },
             watches,
             work,
             changes: changes.clone(),
