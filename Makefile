@@ -74,7 +74,7 @@ migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and co
 
 .PHONY: bench
 bench: peers ## Run the benchmarks
-	@$(PEERS) etcd
+	@$(PEERS) etcd script
 	cargo bench --locked
 
 .PHONY: bench-rpc
@@ -84,6 +84,16 @@ bench-rpc: peers ## Measure the calls against a bare tonic service and the datab
 .PHONY: bench-lists
 bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
 	cargo bench --locked --bench rpc -- lists
+
+.PHONY: bench-resync
+bench-resync: ## Measure a re-sync with 0, 1 and 10 % of the files changed beside the first sync (RESYNC_FILES=3000)
+	@$(PEERS) tools python model
+	cargo bench --locked --bench resync
+
+.PHONY: bench-whole
+bench-whole: ## Measure a whole sync beside the Python script that one would write (WHOLE_SYNC_FILES=1000)
+	@$(PEERS) tools python model script
+	cargo bench --locked --bench whole_sync
 
 .PHONY: bench-watch
 bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (five minutes)

@@ -23,7 +23,7 @@ use super::{
     error::StoreError,
     paging::padded,
     reader::Reader,
-    stored::corrupt,
+    stored::{corrupt, to_sql},
     write::{Body, Writer},
 };
 use crate::domain::time::Timestamp;
@@ -177,14 +177,17 @@ impl EmbeddingTable {
         .await
     }
 
-    /// Removes what was used least lately, at most a thousand rows. Returns how many bytes the cache takes then.
+    /// Removes what was used least lately until `bytes` are free, at most a thousand rows. Returns how many bytes
+    /// the cache takes then.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn evict(&self) -> Result<u64, StoreError> {
-        let now = self.now();
-        self.run(now, |transaction, now| Box::pin(evict(transaction, *now)))
-            .await
+    pub async fn evict(&self, bytes: u64) -> Result<u64, StoreError> {
+        let input = (self.now(), to_sql(bytes));
+        self.run(input, |transaction, (now, bytes)| {
+            Box::pin(evict(transaction, *now, *bytes))
+        })
+        .await
     }
 
     /// Waits for the writes under way; later ones are refused. What shares the store's connections leaves them.
@@ -301,12 +304,18 @@ fn insert_statement(
     Statement::from_sql_and_values(transaction.get_database_backend(), sql, values)
 }
 
-async fn evict(transaction: &DatabaseTransaction, now: Timestamp) -> Result<u64, StoreError> {
-    // The bound on the time lets both databases walk along the index.
-    let sql = "DELETE FROM embedding_cache WHERE digest IN \
-               (SELECT digest FROM embedding_cache WHERE used_at <= $1 ORDER BY used_at LIMIT CAST($2 AS BIGINT)) \
-               RETURNING CAST(length(payload) AS BIGINT)";
-    let values = [Value::from(now.0), Value::from(ROWS_AN_EVICTION)];
+async fn evict(transaction: &DatabaseTransaction, now: Timestamp, bytes: i64) -> Result<u64, StoreError> {
+    // The bound on the time lets both databases walk along the index. A row goes as long as those before it do
+    // not free enough.
+    let sql = format!(
+        "DELETE FROM embedding_cache WHERE digest IN (\
+         SELECT digest FROM (\
+         SELECT digest, SUM(bytes) OVER (ORDER BY used_at, digest) - bytes AS freed FROM (\
+         SELECT digest, used_at, CAST(length(payload) + {ROW_OVERHEAD} AS BIGINT) AS bytes FROM embedding_cache \
+         WHERE used_at <= $1 ORDER BY used_at LIMIT {ROWS_AN_EVICTION}) AS waiting) AS candidates \
+         WHERE freed < $2) RETURNING CAST(length(payload) AS BIGINT)"
+    );
+    let values = [Value::from(now.0), Value::from(bytes)];
     let delete = Statement::from_sql_and_values(transaction.get_database_backend(), sql, values);
     let removed = changed_bytes(transaction, delete).await?;
     add_to_size(transaction, -removed).await

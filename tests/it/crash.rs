@@ -84,6 +84,13 @@ async fn killed_worker_on(backend: Backend) {
     assert_eq!((counts.documents_discovered, counts.documents_indexed), (80, 80));
 
     let reference = Some(proto::github_input::Reference::Sha(ended.resolved_commit.clone()));
+    // A source of its own, whose records nobody gives it.
+    let mut request = scenario.source_request("owner/name");
+    if let Some(proto::create_source_request::Settings::Github(github)) = &mut request.settings {
+        github.include_globs = vec!["directory/*".to_owned()];
+    }
+    let source = api.sources(&scenario.admin).create_source(request).await;
+    let source = source.unwrap().into_inner().id;
     let undisturbed = scenario.run(&api, &source, "undisturbed", reference).await;
     assert_eq!(undisturbed.state(), State::Complete);
     let expected = scenario.chroma.records("undisturbed").await;

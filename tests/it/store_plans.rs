@@ -8,6 +8,7 @@ mod auto_sync;
 mod called;
 mod credentials;
 mod deliveries;
+mod embeddings;
 mod uploads;
 
 use std::{
@@ -92,6 +93,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         credentials::call_all(&test).await;
         uploads::call_all(&test).await;
         auto_sync::call_all(&test).await;
+        embeddings::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.
@@ -100,8 +102,13 @@ async fn every_statement_has_its_index(test: TestStore) {
     let without_index = "SELECT id FROM invocations WHERE phase = $1";
     assert_eq!(whole_reads(&raw, without_index).await.len(), 1);
     let mut wrong = Vec::new();
+    let cache = test.raw_embeddings().await;
     for sql in &statements {
-        let problems = whole_reads(&raw, sql).await;
+        let database = match sql.contains("embedding_cache") {
+            true => &cache,
+            false => &raw,
+        };
+        let problems = whole_reads(database, sql).await;
         wrong.extend(
             problems
                 .into_iter()
@@ -109,6 +116,7 @@ async fn every_statement_has_its_index(test: TestStore) {
         );
     }
     raw.close().await.unwrap();
+    cache.close().await.unwrap();
     assert!(
         wrong.is_empty(),
         "{} of {} statements:\n{}",

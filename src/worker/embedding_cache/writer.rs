@@ -42,7 +42,7 @@ async fn trim(shared: &Shared, size: Result<u64, StoreError>, max_bytes: u64) ->
     let mut size = size?;
     while size > max_bytes {
         let before = size;
-        size = shared.table.evict().await?;
+        size = shared.table.evict(size - max_bytes).await?;
         if size >= before {
             // There is nothing left to evict, or others write as fast.
             break;

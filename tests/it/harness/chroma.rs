@@ -149,6 +149,26 @@ impl ChromaDatabase {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
+    /// Deletes a collection, as somebody else may.
+    pub async fn delete_collection(&self, collection: &str) {
+        let (url, tenant, database) = (self.url(), &self.tenant, &self.name);
+        let url = format!("{url}/api/v2/tenants/{tenant}/databases/{database}/collections/{collection}");
+        let answer = reqwest::Client::new().delete(url).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Creates another tenant, with a database of the same name; returns the tenant's.
+    pub async fn create_tenant(&self) -> String {
+        let name = format!("tenant-{}", Uuid::now_v7().simple());
+        let url = format!("{}/api/v2/tenants", self.url());
+        let body = json!({ "name": name });
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+        let tenant = TenantName::parse("tenant", &name).unwrap();
+        self.client.create_database(&tenant, &self.name).await.unwrap();
+        name
+    }
+
     /// Runs a script with the stock Python client. It finds `host`, `port`, `tenant`, `database` in `sys.argv`
     /// and prints one JSON value.
     pub fn python(&self, script: &str) -> Value {

@@ -17,7 +17,8 @@ use chroma_sync::{
         time::Timestamp,
     },
     store::{
-        Claim, ClaimLimits, Clock, CreateInvocation, CreateSource, ManualClock, Scope, Store, StoreOptions,
+        Claim, ClaimLimits, Clock, CreateInvocation, CreateSource, EmbeddingTable, ManualClock, Scope, Store,
+        StoreOptions,
     },
 };
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
@@ -77,6 +78,27 @@ impl TestStore {
     /// Runs a statement past the store.
     pub async fn execute(&self, sql: &str) {
         let raw = self.raw().await;
+        raw.execute_unprepared(sql).await.unwrap();
+        raw.close().await.unwrap();
+    }
+
+    /// The embedding cache of this store, as one more process has it.
+    pub async fn embeddings(&self) -> EmbeddingTable {
+        let options = options(&self.url, &self.clock);
+        self.store.embeddings(&options).await.unwrap()
+    }
+
+    /// A connection to where the embedding cache lies: with SQLite that is a file of its own.
+    pub async fn raw_embeddings(&self) -> DatabaseConnection {
+        match self.url.starts_with("sqlite:") {
+            true => Database::connect(format!("{}-embeddings", self.url)).await.unwrap(),
+            false => self.raw().await,
+        }
+    }
+
+    /// Runs a statement on the embedding cache past the store.
+    pub async fn execute_on_embeddings(&self, sql: &str) {
+        let raw = self.raw_embeddings().await;
         raw.execute_unprepared(sql).await.unwrap();
         raw.close().await.unwrap();
     }
