@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::types::EmbeddingFunction;
+use super::function::EmbeddingFunction;
 use crate::domain::embedding::{MINILM, QWEN3, Task};
 
 /// The owner of the models of the `sentence-transformers` package, which its users leave out.

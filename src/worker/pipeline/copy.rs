@@ -238,6 +238,8 @@ fn copy_of(record: StoredRecord, entry: &Entry, dimensions: u32) -> Option<Recor
         vector,
         document,
         metadata,
+        // It came with the metadata.
+        sparse: None,
     })
 }
 
