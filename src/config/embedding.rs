@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 
+use super::ProviderConfig;
+
 /// `[embedding]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,6 +20,7 @@ pub struct EmbeddingConfig {
     pub cache_shared: bool,
     pub max_texts_per_call: usize,
     pub max_waiting_calls: usize,
+    pub providers: Vec<ProviderConfig>,
 }
 
 /// `embedding.precision`.

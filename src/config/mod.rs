@@ -6,6 +6,7 @@
 
 mod embedding;
 mod metrics;
+mod providers;
 mod s3;
 mod sections;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use crate::secret::Secret;
 pub use embedding::{EmbeddingConfig, EmbeddingPrecision};
 pub use metrics::MetricsConfig;
+pub use providers::{ProviderConfig, ProviderKind};
 pub use s3::{S3Config, SqsConfig};
 pub use sections::*;
 
@@ -188,6 +190,15 @@ fn set(table: &mut toml::Table, origin: &str, option: &str, text: &str) -> Resul
             .parse()
             .map(toml::Value::Boolean)
             .unwrap_or(toml::Value::String(text.to_owned())),
+        // An array of tables is written as in the file.
+        toml::Value::Array(_) if text.trim_start().starts_with('[') => {
+            let mut parsed: toml::Table = format!("value = {text}").parse().map_err(|source| {
+                ConfigError::Invalid {
+                    source: Box::new(source),
+                }
+            })?;
+            parsed.remove("value").ok_or_else(unknown)?
+        }
         toml::Value::Array(_) => toml::Value::Array(
             text.split(',')
                 .map(str::trim)

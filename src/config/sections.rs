@@ -1,6 +1,6 @@
 //! The sections of the configuration. Meanings and defaults are in `config/default.toml`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
@@ -195,6 +195,7 @@ impl UploadsConfig {
 #[allow(missing_docs)]
 pub struct ModelsConfig {
     pub dir: PathBuf,
+    pub revisions: BTreeMap<String, String>,
 }
 
 /// The most that `embedding.max_texts_per_call` may be: what an embedder takes in one call.
@@ -479,6 +480,7 @@ impl Config {
         if !self.embedding.models.contains(&self.embedding.default_model) {
             return refuse("embedding.default_model", "must be one of embedding.models");
         }
+        self.embedding.check_providers()?;
         if self.worker.max_backoff_seconds < self.worker.backoff_seconds {
             return refuse(
                 "worker.max_backoff_seconds",

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::EmbeddingCache;
 use crate::{
     domain::{embedding::ModelDescription, names::TenantName},
-    embed::{EmbedError, EmbeddedText, Embedder, Purpose},
+    embed::{EmbedError, EmbeddedText, Embedder, Purpose, RefusedText},
     store::{EmbeddingDigest, StoredEmbedding},
     worker::progress::ProgressHandle,
 };
@@ -93,7 +93,10 @@ impl CachedEmbedder {
         }
         let computed = match missing.is_empty() {
             true => Vec::new(),
-            false => self.inner.embed(missing, purpose, &instruction).await?,
+            false => {
+                let computed = self.inner.embed(missing, purpose, &instruction).await;
+                computed.map_err(|error| as_seen_by_caller(error, &wanted, &digests))?
+            }
         };
         let count = computed.len() as u64;
         cache.put(
@@ -144,6 +147,28 @@ impl Embedder for CachedEmbedder {
                 }
             }
         })
+    }
+}
+
+/// A refusal names texts by their place among those that were computed; the caller knows them by theirs, in order.
+fn as_seen_by_caller(
+    error: EmbedError,
+    computed: &[EmbeddingDigest],
+    asked: &[EmbeddingDigest],
+) -> EmbedError {
+    let EmbedError::TextsRefused { texts } = error else {
+        return error;
+    };
+    let problems: HashMap<&EmbeddingDigest, &str> = texts
+        .iter()
+        .filter_map(|text| Some((computed.get(text.index)?, text.problem.as_str())))
+        .collect();
+    let refused = asked.iter().enumerate().filter_map(|(index, digest)| {
+        let problem = (*problems.get(digest)?).to_owned();
+        Some(RefusedText { index, problem })
+    });
+    EmbedError::TextsRefused {
+        texts: refused.collect(),
     }
 }
 
