@@ -17,5 +17,5 @@ mod weights;
 
 pub use bert::{Encoder, Scratch};
 pub use config::{ConfigError, EncoderConfig};
-pub use linear::{Instructions, Linear, LinearScratch, Precision, StoredRows};
+pub use linear::{AttentionShape, HeadRows, Instructions, Linear, LinearScratch, Precision, StoredRows};
 pub use weights::{TensorError, Weights};
