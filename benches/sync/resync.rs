@@ -91,7 +91,10 @@ async fn run() {
     assert_eq!(counts.embeddings_computed, 0);
     ratios.push((name.to_owned(), cost));
 
-    println!("\n{:<34} {:>12} {:>12} {:>12}", "of the first sync", "wall", "CPU", "Chroma");
+    println!(
+        "\n{:<34} {:>12} {:>12} {:>12}",
+        "of the first sync", "wall", "CPU", "Chroma"
+    );
     for (name, cost) in ratios {
         println!(
             "{name:<34} {:>12.3} {:>12.3} {:>12.3}",

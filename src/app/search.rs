@@ -66,17 +66,23 @@ impl App {
         let (embedder, task) = self.model_of(&collection, source.as_ref(), search.model.as_deref())?;
         let instruction = task.map(|task| task.query_prompt).unwrap_or_default();
         let query = Texts::parse("query", vec![search.query], 1)?;
-        let embedded = self
-            .compute(embedder, Purpose::Query, instruction, query)
-            .await?;
+        let embedded = self.compute(embedder, Purpose::Query, instruction, query).await?;
         let model = embedded.model.name;
         let Some(query) = embedded.texts.into_iter().next() else {
-            return Err(Error::internal(format!("model {model} gave no vector for a text")));
+            return Err(Error::internal(format!(
+                "model {model} gave no vector for a text"
+            )));
         };
         let wanted = search.limit + search.offset;
         let Filter { metadata, document } = &search.filter;
         let hits = chroma
-            .query_filtered(&collection, query.vector, wanted, metadata.as_ref(), document.as_ref())
+            .query_filtered(
+                &collection,
+                query.vector,
+                wanted,
+                metadata.as_ref(),
+                document.as_ref(),
+            )
             .await
             .map_err(|error| refused_query(auth, &collection, &search.filter, error))?;
         let hits = hits
@@ -208,7 +214,11 @@ mod tests {
 
     #[test]
     fn the_score_is_the_same_in_every_space() {
-        for (space, distance) in [(Space::Cosine, 0.25), (Space::InnerProduct, 0.25), (Space::L2, 0.5)] {
+        for (space, distance) in [
+            (Space::Cosine, 0.25),
+            (Space::InnerProduct, 0.25),
+            (Space::L2, 0.5),
+        ] {
             assert!((score(space, distance) - 0.75).abs() < f32::EPSILON, "{space:?}");
         }
         assert_eq!(score(Space::Cosine, f32::INFINITY).to_bits(), (-1.0f32).to_bits());

@@ -171,7 +171,11 @@ impl Listed {
         let rest = match &self.state {
             State::Remote(provider) => {
                 let endpoints = addresses(provider).join(", ");
-                format!("{}  {endpoints}  as {}", provider.provider.as_str(), provider.remote_name())
+                format!(
+                    "{}  {endpoints}  as {}",
+                    provider.provider.as_str(),
+                    provider.remote_name()
+                )
             }
             State::Local(files) => {
                 let bytes = files.weights_bytes().unwrap_or_default();

@@ -163,9 +163,7 @@ fn value_from_wire(value: WireValue) -> Value {
         Some(Kind::BoolValue(value)) => Value::Bool(value),
         Some(Kind::NumberValue(number)) => whole(number).map_or_else(|| json!(number), |whole| json!(whole)),
         Some(Kind::StringValue(text)) => Value::String(text),
-        Some(Kind::ListValue(list)) => {
-            Value::Array(list.values.into_iter().map(value_from_wire).collect())
-        }
+        Some(Kind::ListValue(list)) => Value::Array(list.values.into_iter().map(value_from_wire).collect()),
         Some(Kind::StructValue(fields)) => Value::Object(from_wire(fields)),
     }
 }

@@ -192,7 +192,10 @@ mod tests {
             key: None,
         };
         let settings = catalog.resolve_sparse("embedding.sparse", asked(BM25)).unwrap();
-        assert_eq!((settings.model.as_str(), settings.key.as_str()), (BM25, "sparse_embedding"));
+        assert_eq!(
+            (settings.model.as_str(), settings.key.as_str()),
+            (BM25, "sparse_embedding")
+        );
         let error = catalog
             .resolve_sparse("embedding.sparse", asked(SPLADE))
             .unwrap_err();
@@ -219,7 +222,10 @@ mod tests {
         };
         let settings = Embedding::of_model(&model);
         assert_eq!(settings.task_for(&model), Some(Task::default()));
-        let before = Embedding { task: None, ..settings };
+        let before = Embedding {
+            task: None,
+            ..settings
+        };
         assert_eq!(before.task_for(&model), Some(Task::default()));
         model.takes_instructions = false;
         assert_eq!(Embedding::of_model(&model).task_for(&model), None);

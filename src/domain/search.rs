@@ -102,7 +102,12 @@ impl RequestedSearch {
                 metadata: filter(self.metadata_filter),
                 document: filter(self.document_filter),
             },
-            limit: within("limit", self.limit.unwrap_or(i64::from(DEFAULT_LIMIT)), 1, MAX_LIMIT)?,
+            limit: within(
+                "limit",
+                self.limit.unwrap_or(i64::from(DEFAULT_LIMIT)),
+                1,
+                MAX_LIMIT,
+            )?,
             offset: within("offset", self.offset, 0, MAX_OFFSET)?,
         })
     }
@@ -171,10 +176,7 @@ mod tests {
             request.check().unwrap_err().field
         };
         assert_eq!(refused(|request| request.query.clear()), "query");
-        assert_eq!(
-            refused(|request| request.query = "x".repeat(200_000)),
-            "query"
-        );
+        assert_eq!(refused(|request| request.query = "x".repeat(200_000)), "query");
         assert_eq!(refused(|request| request.database_name = None), "database_name");
         assert_eq!(
             refused(|request| request.source_id = Some("x".to_owned())),
@@ -187,7 +189,10 @@ mod tests {
             }),
             "source_id"
         );
-        assert_eq!(refused(|request| request.collection_name.clear()), "collection_name");
+        assert_eq!(
+            refused(|request| request.collection_name.clear()),
+            "collection_name"
+        );
         assert_eq!(refused(|request| request.limit = Some(0)), "limit");
         assert_eq!(refused(|request| request.limit = Some(101)), "limit");
         assert_eq!(refused(|request| request.offset = 201), "offset");

@@ -192,7 +192,10 @@ impl ModelFiles {
                 *bytes.entry(dtype).or_default() += data_offsets.1.saturating_sub(data_offsets.0);
             }
         }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
+        bytes
+            .into_iter()
+            .max_by_key(|(_, bytes)| *bytes)
+            .map(|(dtype, _)| dtype)
     }
 
     /// Path of one of the files.
@@ -261,7 +264,8 @@ pub(super) fn parts(index: &[u8]) -> Option<Vec<String>> {
     let index: Index = serde_json::from_slice(index).ok()?;
     let parts: BTreeSet<String> = index.weight_map.into_values().collect();
     let is_plain = |part: &String| is_revision(part) && !part.contains('/') && part.ends_with(".safetensors");
-    ((1..=MAX_PARTS).contains(&parts.len()) && parts.iter().all(is_plain)).then(|| parts.into_iter().collect())
+    ((1..=MAX_PARTS).contains(&parts.len()) && parts.iter().all(is_plain))
+        .then(|| parts.into_iter().collect())
 }
 
 /// Splits `owner/name`; each part must be safe as one component of a path.
@@ -278,7 +282,9 @@ pub(super) fn parse_name(name: &str) -> Option<(&str, &str)> {
 fn snapshot(cache: &Path, owner: &str, model: &str, revision: &str) -> Result<PathBuf, String> {
     let repository = cache.join(format!("models--{owner}--{model}"));
     if !is_revision(revision) {
-        return Err(format!("models.revisions names {revision:?}, which is no revision"));
+        return Err(format!(
+            "models.revisions names {revision:?}, which is no revision"
+        ));
     }
     let snapshots = repository.join("snapshots");
     let reference = repository.join("refs").join(revision);

@@ -89,7 +89,11 @@ mod tests {
             ("sentence_transformer", json!({"model_name": "all-MiniLM-L6-v2"})),
             ("sentence_transformer", json!({"model_name": MINILM})),
         ] {
-            assert_eq!(model(name, config.clone()).unwrap().name, MINILM, "{name} {config}");
+            assert_eq!(
+                model(name, config.clone()).unwrap().name,
+                MINILM,
+                "{name} {config}"
+            );
         }
     }
 
@@ -102,7 +106,11 @@ mod tests {
         let found = model("chroma-cloud-qwen", config).unwrap();
         let task = found.task.unwrap();
         assert_eq!(
-            (found.name.as_str(), task.query_prompt.as_str(), task.document_prompt.as_str()),
+            (
+                found.name.as_str(),
+                task.query_prompt.as_str(),
+                task.document_prompt.as_str()
+            ),
             ("a/b", "Find code", "")
         );
         let config = json!({"task": "missing", "instructions": {}});

@@ -41,7 +41,8 @@ impl Hub {
     /// # Errors
     /// [`HubError::Token`] or [`HubError::Client`].
     pub fn new(options: HubOptions) -> Result<Self, HubError> {
-        let bearer = |token: &Secret| outbound::secret_header(&Secret::new(format!("Bearer {}", token.expose())));
+        let bearer =
+            |token: &Secret| outbound::secret_header(&Secret::new(format!("Bearer {}", token.expose())));
         let token = match &options.token {
             None => None,
             Some(token) => Some(bearer(token).ok_or(HubError::Token)?),
@@ -74,7 +75,10 @@ impl Hub {
         if !is_revision(&listing.sha) || listing.sha.contains('/') {
             return Err(self.invalid("it names no commit".to_owned()));
         }
-        progress.note(&format!("{name} at revision {revision} is commit {}", listing.sha));
+        progress.note(&format!(
+            "{name} at revision {revision} is commit {}",
+            listing.sha
+        ));
         download::pull(self, name, revision, &listing, progress).await
     }
 
@@ -157,7 +161,12 @@ impl Hub {
     }
 
     /// The answer, unless it is a refusal.
-    pub(super) fn accept(&self, response: Response, model: &str, revision: &str) -> Result<Response, HubError> {
+    pub(super) fn accept(
+        &self,
+        response: Response,
+        model: &str,
+        revision: &str,
+    ) -> Result<Response, HubError> {
         let status = response.status();
         let (endpoint, model) = (self.endpoint(), model.to_owned());
         match status {
@@ -181,7 +190,10 @@ impl Hub {
     pub(super) fn url(&self, before: &[&str], model: &str, after: &[&str]) -> Url {
         let mut url = self.options.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(model.split('/')).extend(after);
+            path.pop_if_empty()
+                .extend(before)
+                .extend(model.split('/'))
+                .extend(after);
         }
         url
     }

@@ -102,7 +102,9 @@ impl Pull<'_> {
         let Some(index) = index else { return Ok(()) };
         self.fetch(index).await?;
         let path = self.pulled.directory.join(WEIGHTS_INDEX);
-        let bytes = fs::read(&path).await.map_err(|source| unwritable(&path, source))?;
+        let bytes = fs::read(&path)
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         let names = parts(&bytes).ok_or_else(|| self.hub.invalid(format!("{WEIGHTS_INDEX} is damaged")))?;
         for name in names {
             let part = listing.file(&name).ok_or_else(|| HubError::Unsupported {
@@ -146,8 +148,10 @@ impl Pull<'_> {
         if let Some(lock) = self.cache.lock(file.expected.name(), false)? {
             return Ok(lock);
         }
-        self.progress
-            .note(&format!("{} is being fetched by another process; waiting for it", file.path));
+        self.progress.note(&format!(
+            "{} is being fetched by another process; waiting for it",
+            file.path
+        ));
         let (cache, checksum) = (self.cache.clone(), file.expected.name().to_owned());
         let waiting = tokio::task::spawn_blocking(move || cache.lock(&checksum, true)).await;
         match waiting {
@@ -157,7 +161,10 @@ impl Pull<'_> {
     }
 
     fn file_url(&self, path: &str) -> Url {
-        let segments: Vec<&str> = ["resolve", &self.commit].into_iter().chain(path.split('/')).collect();
+        let segments: Vec<&str> = ["resolve", &self.commit]
+            .into_iter()
+            .chain(path.split('/'))
+            .collect();
         self.hub.url(&[], self.model, &segments)
     }
 
@@ -176,7 +183,9 @@ impl Pull<'_> {
         let size = text(LINKED_SIZE).and_then(|size| size.parse().ok()).or(length);
         match (size, expected) {
             (Some(size), Some(expected)) => Ok(Known { path, size, expected }),
-            _ => Err(self.hub.invalid(format!("it names no size and checksum of {path}"))),
+            _ => Err(self
+                .hub
+                .invalid(format!("it names no size and checksum of {path}"))),
         }
     }
 
@@ -203,11 +212,17 @@ impl Pull<'_> {
                 Err(error) => return Err(error),
             }
         }
-        partial.file.sync_all().await.map_err(|source| unwritable(&path, source))?;
+        partial
+            .file
+            .sync_all()
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         if partial.hasher.matches(&file.expected) {
             return Ok(());
         }
-        fs::remove_file(&path).await.map_err(|source| unwritable(&path, source))?;
+        fs::remove_file(&path)
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         Err(HubError::Checksum {
             file: file.path.clone(),
             kind: file.expected.kind(),
@@ -217,7 +232,10 @@ impl Pull<'_> {
 
     /// What an earlier run left, hashed.
     async fn resume(&self, file: &Known, path: &Path) -> Result<Partial, HubError> {
-        let left = fs::metadata(path).await.map(|found| found.len()).unwrap_or_default();
+        let left = fs::metadata(path)
+            .await
+            .map(|found| found.len())
+            .unwrap_or_default();
         let mut hasher = file.expected.hasher(file.size);
         let mut position = 0;
         if left > 0 && left <= file.size {
@@ -252,11 +270,16 @@ impl Pull<'_> {
         partial: &mut Partial,
     ) -> Result<(), HubError> {
         let from = (partial.position > 0).then_some(partial.position);
-        let (response, _) = self.hub.follow(Method::GET, self.file_url(&file.path), from).await?;
+        let (response, _) = self
+            .hub
+            .follow(Method::GET, self.file_url(&file.path), from)
+            .await?;
         let mut response = match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), partial.position) => response,
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(self.hub.invalid(format!("it sends another part of {}", file.path)));
+                return Err(self
+                    .hub
+                    .invalid(format!("it sends another part of {}", file.path)));
             }
             _ => {
                 // A server that knows no ranges sends the whole file again.
@@ -272,7 +295,9 @@ impl Pull<'_> {
                 .map_err(|error| self.hub.unavailable(error))?;
             let Some(bytes) = next else { break };
             if partial.position + bytes.len() as u64 > file.size {
-                return Err(self.hub.invalid(format!("{} has more than {} bytes", file.path, file.size)));
+                return Err(self
+                    .hub
+                    .invalid(format!("{} has more than {} bytes", file.path, file.size)));
             }
             partial
                 .file
@@ -299,7 +324,9 @@ impl Pull<'_> {
         if partial.position > 0 {
             partial.hasher = file.expected.hasher(file.size);
             partial.position = 0;
-            partial.file = File::create(path).await.map_err(|source| unwritable(path, source))?;
+            partial.file = File::create(path)
+                .await
+                .map_err(|source| unwritable(path, source))?;
         }
         Ok(())
     }

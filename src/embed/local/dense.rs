@@ -106,7 +106,11 @@ impl LocalEmbedder {
             return Err(LoadError::NotFinite { path: weights });
         }
         // A text that is cut elsewhere has another vector.
-        let computed = format!("{:?}, {} tokens", options.precision.resolve(), description.max_tokens);
+        let computed = format!(
+            "{:?}, {} tokens",
+            options.precision.resolve(),
+            description.max_tokens
+        );
         let fingerprint = fingerprint::of_files(files, &computed)?;
         let pool =
             Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {

@@ -137,9 +137,7 @@ impl Embedder for CachedEmbedder {
         let instruction = instruction.to_owned();
         Box::pin(async move {
             match (&self.cache, purpose) {
-                (Some(cache), Purpose::Document) => {
-                    self.embed_with(cache, texts, purpose, instruction).await
-                }
+                (Some(cache), Purpose::Document) => self.embed_with(cache, texts, purpose, instruction).await,
                 (None, _) | (Some(_), Purpose::Query) => {
                     let embedded = self.inner.embed(texts, purpose, &instruction).await?;
                     self.progress.embedded(embedded.len() as u64, 0);

@@ -163,8 +163,14 @@ impl EmbeddingCache {
         unknown.sort_unstable();
         unknown.dedup();
         match tokio::time::timeout(LOOK_LIMIT, shared.table.find(&unknown)).await {
-            Ok(Ok(FoundEmbeddings { found: read, unmarked })) => {
-                found.extend(read.into_iter().map(|(digest, embedding)| (digest, Arc::new(embedding))));
+            Ok(Ok(FoundEmbeddings {
+                found: read,
+                unmarked,
+            })) => {
+                found.extend(
+                    read.into_iter()
+                        .map(|(digest, embedding)| (digest, Arc::new(embedding))),
+                );
                 shared.mark(unmarked);
             }
             Ok(Err(error)) => shared.failed("read", &chain(&error)),
@@ -191,7 +197,11 @@ impl EmbeddingCache {
         }
         if dropped > 0 {
             let total = shared.dropped.fetch_add(dropped, Ordering::Relaxed) + dropped;
-            tracing::warn!(dropped, total, "the embedding cache is slower than the model; embeddings are not kept");
+            tracing::warn!(
+                dropped,
+                total,
+                "the embedding cache is slower than the model; embeddings are not kept"
+            );
         }
         shared.work.notify_one();
     }

@@ -109,7 +109,10 @@ pub(super) async fn run(
         invocation.id = %lease.invocation, collection = %donor.name(), documents = copied.len(), pages = count,
         "records of unchanged documents were copied"
     );
-    Ok(pending.into_iter().filter(|ordinal| !copied.contains(ordinal)).collect())
+    Ok(pending
+        .into_iter()
+        .filter(|ordinal| !copied.contains(ordinal))
+        .collect())
 }
 
 /// A collection that has records to give, and which of the pending documents are to be had there.
@@ -140,7 +143,10 @@ async fn find(
             .iter()
             .filter_map(|ordinal| {
                 let entry = entries.get(*ordinal as usize)?;
-                Some((entry.document_key.as_str(), (*ordinal, entry.version_key.as_str())))
+                Some((
+                    entry.document_key.as_str(),
+                    (*ordinal, entry.version_key.as_str()),
+                ))
             })
             .collect();
         let mut owned = ledger::owned_in(&environment.store, claim, source_id, &collection);

@@ -41,11 +41,7 @@ pub(super) async fn run(
         let received = input.recv_many(&mut items, WINDOW_ITEMS).await;
         (received > 0).then_some((items, input))
     });
-    let mut embedded = Box::pin(
-        windows
-            .map(|items| models.embed(items))
-            .buffered(WINDOWS_AHEAD),
-    );
+    let mut embedded = Box::pin(windows.map(|items| models.embed(items)).buffered(WINDOWS_AHEAD));
     let mut refusals = Refusals::default();
     let mut start = Instant::now();
     while let Some(window) = embedded.next().await {
@@ -155,7 +151,10 @@ impl Models {
 
     /// The vectors of each text, dense and sparse ones at the same time.
     async fn vectors(&self, texts: Vec<Arc<str>>) -> Result<Vec<EmbeddedChunk>, EmbedError> {
-        let instruction = self.task.as_ref().map_or("", |task| task.document_prompt.as_str());
+        let instruction = self
+            .task
+            .as_ref()
+            .map_or("", |task| task.document_prompt.as_str());
         let sparse = self.sparse.as_ref().map(|SparseModel { embedder, key }| {
             let vectors = embedder.embed(texts.clone(), Purpose::Document);
             vectors.map_ok(|vectors| {

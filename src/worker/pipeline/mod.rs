@@ -29,8 +29,7 @@ use self::{
     target::Target,
 };
 use super::{
-    Environment, WorkerOptions, failure::AttemptError, lease_guard::Lease,
-    progress::ProgressHandle,
+    Environment, WorkerOptions, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle,
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
@@ -140,7 +139,14 @@ pub(super) async fn run(
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
     let pending = copy::run(
-        environment, claim, lease, &target, &fingerprint, &entries, pending, progress,
+        environment,
+        claim,
+        lease,
+        &target,
+        &fingerprint,
+        &entries,
+        pending,
+        progress,
     )
     .await?;
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
