@@ -174,7 +174,8 @@ impl App {
     async fn upload_embedding(&self, model: &ModelDescription) -> Embedding {
         let mut embedding = Embedding::of_model(model);
         // A Chroma server that does not say is one that was not asked for sparse vectors.
-        if self.0.catalog.serves_sparse(SPLADE) && self.0.chroma.takes_sparse_vectors().await.unwrap_or(false) {
+        if self.0.catalog.serves_sparse(SPLADE) && self.0.chroma.takes_sparse_vectors().await.unwrap_or(false)
+        {
             embedding.sparse = Some(SparseSettings {
                 model: SPLADE.to_owned(),
                 key: DEFAULT_SPARSE_KEY.to_owned(),

@@ -70,7 +70,10 @@ async fn find_or_create_source(arguments: &Arguments) -> anyhow::Result<String> 
                 include_globs: arguments.include_globs.clone(),
             },
         )),
-        embedding: dense.map(|dense| proto::Embedding { dense: Some(dense), sparse: None }),
+        embedding: dense.map(|dense| proto::Embedding {
+            dense: Some(dense),
+            sparse: None,
+        }),
         chunking: None,
         request_id: None,
         webhook: None,

@@ -13,6 +13,11 @@ pub const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 /// The model that Chroma Sync documents as its default.
 pub const QWEN3: &str = "Qwen/Qwen3-Embedding-0.6B";
 
+/// Whether a model of this name is known to take instructions, for where the model itself is not at hand.
+pub fn takes_instructions(name: &str) -> bool {
+    name.starts_with("Qwen/Qwen3-Embedding")
+}
+
 /// How the caller wrote `embedding_model`, since the documented API echoes it in the same form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -187,7 +192,10 @@ mod tests {
             key: None,
         };
         let settings = catalog.resolve_sparse("embedding.sparse", asked(BM25)).unwrap();
-        assert_eq!((settings.model.as_str(), settings.key.as_str()), (BM25, "sparse_embedding"));
+        assert_eq!(
+            (settings.model.as_str(), settings.key.as_str()),
+            (BM25, "sparse_embedding")
+        );
         let error = catalog
             .resolve_sparse("embedding.sparse", asked(SPLADE))
             .unwrap_err();
@@ -214,7 +222,10 @@ mod tests {
         };
         let settings = Embedding::of_model(&model);
         assert_eq!(settings.task_for(&model), Some(Task::default()));
-        let before = Embedding { task: None, ..settings };
+        let before = Embedding {
+            task: None,
+            ..settings
+        };
         assert_eq!(before.task_for(&model), Some(Task::default()));
         model.takes_instructions = false;
         assert_eq!(Embedding::of_model(&model).task_for(&model), None);

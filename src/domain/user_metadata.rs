@@ -119,7 +119,8 @@ impl UserMetadata {
         match sparse_key.filter(|key| self.0.contains_key(*key)) {
             None => Ok(()),
             Some(key) => {
-                let problem = format!("must not have the key {key:?}: the source keeps its sparse vectors there");
+                let problem =
+                    format!("must not have the key {key:?}: the source keeps its sparse vectors there");
                 Err(FieldViolation::new(field, problem))
             }
         }

@@ -5,7 +5,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{
     convert_source::user_metadata,
     requests::{
-        chunking_request, dense_embedding, non_empty, resolve_chunking, sparse_settings, uuid_or_none, webhook,
+        chunking_request, dense_embedding, non_empty, resolve_chunking, sparse_settings, uuid_or_none,
+        webhook,
     },
     status::from_error,
 };

@@ -204,7 +204,9 @@ fn check_sparse(vector: &SparseVector) -> Result<(), String> {
     let SparseVector { indices, values } = vector;
     if indices.len() != values.len() {
         let (indices, values) = (indices.len(), values.len());
-        return Err(format!("its sparse vector has {indices} indices and {values} values"));
+        return Err(format!(
+            "its sparse vector has {indices} indices and {values} values"
+        ));
     }
     if !indices.is_sorted_by(|one, next| one < next) {
         return Err("the indices of its sparse vector do not ascend".to_owned());

@@ -88,7 +88,11 @@ impl EmbeddingFunction {
     /// What the function of a model that takes instructions tells it with documents.
     fn document_prompt(&self) -> Option<&str> {
         let task = self.config.get("task")?.as_str()?;
-        self.config.get("instructions")?.get(task)?.get("documents")?.as_str()
+        self.config
+            .get("instructions")?
+            .get(task)?
+            .get("documents")?
+            .as_str()
     }
 }
 

@@ -36,6 +36,6 @@ pub use metadata::{
 pub use sparse::SparseVectors;
 pub use transport::ChromaOptions;
 pub use types::{
-    Capabilities, Collection, CollectionSettings, DocumentRecords, FINISHED_INGEST, Hit,
-    Identity, Metadata, PageFields, Record, Space, SparseEntry, StoredRecord,
+    Capabilities, Collection, CollectionSettings, DocumentRecords, FINISHED_INGEST, Hit, Identity, Metadata,
+    PageFields, Record, Space, SparseEntry, StoredRecord,
 };

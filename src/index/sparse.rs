@@ -6,11 +6,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::{
-    batch::to_json,
-    client::ChromaClient,
-    error::IndexError,
-    function::SparseIndex,
-    transport::Call,
+    batch::to_json, client::ChromaClient, error::IndexError, function::SparseIndex, transport::Call,
     types::Collection,
 };
 use crate::domain::names::TenantName;
@@ -52,9 +48,9 @@ impl ChromaClient {
         }
         let nowhere = format!("chroma-sync-probe-{}", Uuid::now_v7().simple());
         let tenant = TenantName::default_tenant();
-        let url = self
-            .transport
-            .endpoint(&["tenants", tenant.as_str(), "databases", &nowhere, "collections"]);
+        let url =
+            self.transport
+                .endpoint(&["tenants", tenant.as_str(), "databases", &nowhere, "collections"]);
         let body = to_json(&json!({
             "name": "probe",
             "schema": {
@@ -62,7 +58,11 @@ impl ChromaClient {
                 "keys": {"sparse": {"sparse_vector": {"sparse_vector_index": {"enabled": true, "config": {}}}}},
             },
         }))?;
-        let taken = match self.transport.call_unit(Call::post("sparse probe", url, body)).await {
+        let taken = match self
+            .transport
+            .call_unit(Call::post("sparse probe", url, body))
+            .await
+        {
             Err(IndexError::Unsupported { .. }) => false,
             Err(IndexError::Rejected { message, .. }) => !is_about_sparse(&message),
             Ok(()) | Err(IndexError::Unauthorized { .. }) => true,

@@ -64,7 +64,9 @@ impl SchemaBody {
         let index = |types: &Value| {
             let index = types.get("sparse_vector")?.get("sparse_vector_index")?;
             let enabled = index.get("enabled")?.as_bool()?;
-            let function = index.get("config").and_then(|config| config.get("embedding_function"));
+            let function = index
+                .get("config")
+                .and_then(|config| config.get("embedding_function"));
             enabled.then(|| function.and_then(known_function))
         };
         let keys = self.keys.iter();

@@ -5,8 +5,7 @@ use http::{StatusCode, Uri};
 use serde_json::Value;
 
 use super::{
-    RestState,
-    embedding,
+    RestState, embedding,
     error::RestResult,
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,

@@ -89,7 +89,11 @@ impl Task {
             known.map_or_else(String::new, |(_, prompt)| (*prompt).to_owned())
         });
         let document_prompt = document_prompt.unwrap_or_default();
-        check(&format!("{field}.document_prompt"), &document_prompt, MAX_PROMPT_BYTES)?;
+        check(
+            &format!("{field}.document_prompt"),
+            &document_prompt,
+            MAX_PROMPT_BYTES,
+        )?;
         check(&format!("{field}.query_prompt"), &query_prompt, MAX_PROMPT_BYTES)?;
         Ok(Some(Self {
             name,
@@ -136,7 +140,11 @@ mod tests {
     fn prompts_that_are_left_out_are_those_of_a_task_that_is_known() {
         for (asked, document, query) in [
             (None, "", "Retrieve semantically similar text"),
-            (request("generic_retrieval", None, None), "", "Retrieve semantically similar text"),
+            (
+                request("generic_retrieval", None, None),
+                "",
+                "Retrieve semantically similar text",
+            ),
             (
                 request("nl_to_code", None, None),
                 "",
@@ -146,7 +154,9 @@ mod tests {
             (request("mine", None, None), "", ""),
             (request("mine", None, Some("Find it")), "", "Find it"),
         ] {
-            let task = Task::resolve("task", asked.clone(), &model(true)).unwrap().unwrap();
+            let task = Task::resolve("task", asked.clone(), &model(true))
+                .unwrap()
+                .unwrap();
             assert_eq!(
                 (task.document_prompt.as_str(), task.query_prompt.as_str()),
                 (document, query),

@@ -147,8 +147,12 @@ mod tests {
 
     #[test]
     fn words_count_by_their_stem_without_regard_to_case() {
-        for (one, other) in [("Foxes", "fox"), ("jumping", "JUMPED"), ("ΟΔΟΣ", "οδος"), ("snake_case", "SNAKE_CASE")]
-        {
+        for (one, other) in [
+            ("Foxes", "fox"),
+            ("jumping", "JUMPED"),
+            ("ΟΔΟΣ", "οδος"),
+            ("snake_case", "SNAKE_CASE"),
+        ] {
             assert_eq!(index(one), index(other), "{one} {other}");
         }
         assert_ne!(index("fox"), index("ox"));
@@ -156,7 +160,14 @@ mod tests {
 
     #[test]
     fn what_says_nothing_has_the_empty_vector() {
-        for text in ["", " \n\t", "...!?", "the and of", "\u{301}\u{93e}", &"x".repeat(41)] {
+        for text in [
+            "",
+            " \n\t",
+            "...!?",
+            "the and of",
+            "\u{301}\u{93e}",
+            &"x".repeat(41),
+        ] {
             assert_eq!(Bm25::vector(text), SparseVector::default(), "{text:?}");
         }
         assert_eq!(Bm25::vector(&"x".repeat(40)).indices.len(), 1);

@@ -39,11 +39,7 @@ pub(super) async fn run(
         let received = input.recv_many(&mut items, WINDOW_ITEMS).await;
         (received > 0).then_some((items, input))
     });
-    let mut embedded = Box::pin(
-        windows
-            .map(|items| models.embed(items))
-            .buffered(WINDOWS_AHEAD),
-    );
+    let mut embedded = Box::pin(windows.map(|items| models.embed(items)).buffered(WINDOWS_AHEAD));
     let mut start = Instant::now();
     while let Some(window) = embedded.next().await {
         // Windows overlap; the time between two results is what the stage really took for one.
@@ -120,12 +116,18 @@ impl Models {
             return Ok(Vec::new());
         }
         let count = texts.len();
-        let instruction = self.task.as_ref().map_or("", |task| task.document_prompt.as_str());
+        let instruction = self
+            .task
+            .as_ref()
+            .map_or("", |task| task.document_prompt.as_str());
         let sparse = self.sparse.as_ref().map(|SparseModel { embedder, key }| {
             let vectors = embedder.embed(texts.clone(), Purpose::Document);
             vectors.map_ok(|vectors| {
                 let entries = vectors.into_iter();
-                entries.map(|vector| SparseEntry { key: Arc::clone(key), vector })
+                entries.map(|vector| SparseEntry {
+                    key: Arc::clone(key),
+                    vector,
+                })
             })
         });
         let dense = self.dense.embed(texts, Purpose::Document, instruction);
