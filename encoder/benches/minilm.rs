@@ -63,7 +63,8 @@ fn main() {
     for precision in [Precision::Single, Precision::Bfloat16, Precision::EightBit] {
         let before = resident_megabytes();
         let file = fs::File::open(directory.join("model.safetensors")).unwrap();
-        let weights = Weights::read(&TensorFiles::open([file]).unwrap(), &config, precision).unwrap();
+        let file = TensorFiles::open([file]).unwrap();
+        let weights = Weights::read(&file, &config, precision).unwrap();
         let encoder = Encoder::new(config.clone(), weights);
         println!(
             "weights in {precision:?}: {:.0} MB of memory",

@@ -13,6 +13,11 @@ pub const MINILM: &str = "sentence-transformers/all-MiniLM-L6-v2";
 /// The model that Chroma Sync documents as its default.
 pub const QWEN3: &str = "Qwen/Qwen3-Embedding-0.6B";
 
+/// Whether a model of this name is known to take instructions, for where the model itself is not at hand.
+pub fn takes_instructions(name: &str) -> bool {
+    name.starts_with("Qwen/Qwen3-Embedding")
+}
+
 /// How the caller wrote `embedding_model`, since the documented API echoes it in the same form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
