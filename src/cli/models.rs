@@ -171,7 +171,11 @@ impl Listed {
         let rest = match &self.state {
             State::Remote(provider) => {
                 let endpoints = addresses(provider).join(", ");
-                format!("{}  {endpoints}  as {}", provider.provider.as_str(), provider.remote_name())
+                format!(
+                    "{}  {endpoints}  as {}",
+                    provider.provider.as_str(),
+                    provider.remote_name()
+                )
             }
             State::Local(files) => {
                 let bytes = files.weights_bytes().unwrap_or_default();
@@ -249,6 +253,7 @@ impl PullProgress for PullView {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = position;
         match &self.bar {
             Some(bar) => {
+                bar.reset();
                 bar.set_prefix(file.to_owned());
                 bar.set_length(size);
                 bar.set_position(position);
@@ -275,6 +280,9 @@ impl PullProgress for PullView {
     }
 
     fn end(&self, file: &str, fetched: bool) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
         let state = if fetched { "fetched" } else { "is there" };
         self.note(&format!("{file}: {state}"));
     }

@@ -186,11 +186,12 @@ fn set(table: &mut toml::Table, origin: &str, option: &str, text: &str) -> Resul
             .unwrap_or(toml::Value::String(text.to_owned())),
         // An array of tables is written as in the file.
         toml::Value::Array(_) if text.trim_start().starts_with('[') => {
-            let mut parsed: toml::Table = format!("value = {text}").parse().map_err(|source| {
-                ConfigError::Invalid {
-                    source: Box::new(source),
-                }
-            })?;
+            let mut parsed: toml::Table =
+                format!("value = {text}")
+                    .parse()
+                    .map_err(|source| ConfigError::Invalid {
+                        source: Box::new(source),
+                    })?;
             parsed.remove("value").ok_or_else(unknown)?
         }
         toml::Value::Array(_) => toml::Value::Array(

@@ -203,18 +203,12 @@ impl ProviderConfig {
         }
         let positive = [
             ("embedding.providers.max_tokens", u64::from(self.max_tokens)),
-            (
-                "embedding.providers.max_batch_texts",
-                self.max_batch_texts as u64,
-            ),
+            ("embedding.providers.max_batch_texts", self.max_batch_texts as u64),
             (
                 "embedding.providers.max_batch_tokens",
                 self.max_batch_tokens as u64,
             ),
-            (
-                "embedding.providers.max_batch_bytes",
-                self.max_batch_bytes as u64,
-            ),
+            ("embedding.providers.max_batch_bytes", self.max_batch_bytes as u64),
             ("embedding.providers.concurrency", self.concurrency as u64),
             (
                 "embedding.providers.connect_timeout_seconds",
@@ -333,7 +327,10 @@ mod tests {
             ("model = \"c/d\"", "model"),
             ("model = \"\"", "model"),
             ("model = \"a/b\"\nendpoints = [\"http://h\"]", "provider"),
-            ("model = \"s/s\"\nsparse = true\nprovider = \"openai\"", "provider"),
+            (
+                "model = \"s/s\"\nsparse = true\nprovider = \"openai\"",
+                "provider",
+            ),
             ("model = \"a/b\"\nprovider = \"openai\"", "endpoints"),
             (&WHOLE.replace("http://h:1/v1", "ftp://h"), "endpoints"),
             (&WHOLE.replace("/v1", "/v1?key=x"), "endpoints"),
@@ -342,7 +339,10 @@ mod tests {
                 "endpoints",
             ),
             (&WHOLE.replace("dimensions = 3", ""), "dimensions"),
-            (&WHOLE.replace("dimensions = 3", "dimensions = 70000"), "dimensions"),
+            (
+                &WHOLE.replace("dimensions = 3", "dimensions = 70000"),
+                "dimensions",
+            ),
             (&WHOLE.replace("max_tokens = 8", ""), "max_tokens"),
             (&format!("{WHOLE}max_batch_texts = 0"), "max_batch_texts"),
             (&format!("{WHOLE}concurrency = 0"), "concurrency"),

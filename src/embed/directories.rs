@@ -187,7 +187,10 @@ impl ModelFiles {
                 *bytes.entry(dtype).or_default() += data_offsets.1.saturating_sub(data_offsets.0);
             }
         }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype)
+        bytes
+            .into_iter()
+            .max_by_key(|(_, bytes)| *bytes)
+            .map(|(dtype, _)| dtype)
     }
 
     /// Path of one of the files.
@@ -273,7 +276,9 @@ pub(super) fn parse_name(name: &str) -> Option<(&str, &str)> {
 fn snapshot(cache: &Path, owner: &str, model: &str, revision: &str) -> Result<PathBuf, String> {
     let repository = cache.join(format!("models--{owner}--{model}"));
     if !is_revision(revision) {
-        return Err(format!("models.revisions names {revision:?}, which is no revision"));
+        return Err(format!(
+            "models.revisions names {revision:?}, which is no revision"
+        ));
     }
     let snapshots = repository.join("snapshots");
     let reference = repository.join("refs").join(revision);

@@ -85,7 +85,10 @@ fn a_configured_revision_comes_instead_of_main() {
     };
     for revision in [other.as_str(), "v2"] {
         let found = find(revision).unwrap();
-        assert_eq!((found.directory(), found.commit()), (snapshot.as_path(), Some(other.as_str())));
+        assert_eq!(
+            (found.directory(), found.commit()),
+            (snapshot.as_path(), Some(other.as_str()))
+        );
     }
     assert_eq!(find("main").unwrap().commit(), Some(REVISION));
     for (revision, lack) in [("v3", "refs/v3 does not exist"), ("../v2", "is no revision")] {

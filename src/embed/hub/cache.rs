@@ -50,7 +50,9 @@ impl ModelCache {
 
     /// Where it lies until then.
     pub(super) fn incomplete(&self, checksum: &str) -> PathBuf {
-        self.directory.join("blobs").join(format!("{checksum}.incomplete"))
+        self.directory
+            .join("blobs")
+            .join(format!("{checksum}.incomplete"))
     }
 
     /// Where the files of a commit are.
@@ -64,7 +66,11 @@ impl ModelCache {
         written(&self.locks, fs::create_dir_all(&self.locks))?;
         let blobs = self.directory.join("blobs");
         written(&blobs, fs::create_dir_all(&blobs))?;
-        let open = File::options().create(true).write(true).truncate(false).open(&path);
+        let open = File::options()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path);
         let file = written(&path, open)?;
         if wait {
             written(&path, file.lock())?;

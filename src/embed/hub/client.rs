@@ -24,6 +24,9 @@ const MAX_LISTING_BYTES: usize = 16 << 20;
 const MAX_REDIRECTS: usize = 5;
 /// Tries that bring nothing further.
 pub(super) const MAX_TRIES: u32 = 5;
+/// The size and checksum of a file that lies elsewhere, beside the redirect to it.
+pub(super) const LINKED_ETAG: &str = "x-linked-etag";
+pub(super) const LINKED_SIZE: &str = "x-linked-size";
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -41,7 +44,8 @@ impl Hub {
     /// # Errors
     /// [`HubError::Token`] or [`HubError::Client`].
     pub fn new(options: HubOptions) -> Result<Self, HubError> {
-        let bearer = |token: &Secret| outbound::secret_header(&Secret::new(format!("Bearer {}", token.expose())));
+        let bearer =
+            |token: &Secret| outbound::secret_header(&Secret::new(format!("Bearer {}", token.expose())));
         let token = match &options.token {
             None => None,
             Some(token) => Some(bearer(token).ok_or(HubError::Token)?),
@@ -74,7 +78,10 @@ impl Hub {
         if !is_revision(&listing.sha) || listing.sha.contains('/') {
             return Err(self.invalid("it names no commit".to_owned()));
         }
-        progress.note(&format!("{name} at revision {revision} is commit {}", listing.sha));
+        progress.note(&format!(
+            "{name} at revision {revision} is commit {}",
+            listing.sha
+        ));
         download::pull(self, name, revision, &listing, progress).await
     }
 
@@ -126,7 +133,9 @@ impl Hub {
                 .map_err(|_| self.silent())?
                 .map_err(|error| self.unavailable(error))?;
             let headers = first.get_or_insert_with(|| response.headers().clone());
-            if !response.status().is_redirection() {
+            // What is only asked about is said beside the redirect; the address there may be signed for GET alone.
+            let said = method == Method::HEAD && response.headers().contains_key(LINKED_ETAG);
+            if said || !response.status().is_redirection() {
                 let headers = headers.clone();
                 return Ok((response, headers));
             }
@@ -157,7 +166,12 @@ impl Hub {
     }
 
     /// The answer, unless it is a refusal.
-    pub(super) fn accept(&self, response: Response, model: &str, revision: &str) -> Result<Response, HubError> {
+    pub(super) fn accept(
+        &self,
+        response: Response,
+        model: &str,
+        revision: &str,
+    ) -> Result<Response, HubError> {
         let status = response.status();
         let (endpoint, model) = (self.endpoint(), model.to_owned());
         match status {
@@ -181,7 +195,10 @@ impl Hub {
     pub(super) fn url(&self, before: &[&str], model: &str, after: &[&str]) -> Url {
         let mut url = self.options.endpoint.clone();
         if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().extend(before).extend(model.split('/')).extend(after);
+            path.pop_if_empty()
+                .extend(before)
+                .extend(model.split('/'))
+                .extend(after);
         }
         url
     }

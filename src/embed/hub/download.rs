@@ -4,7 +4,7 @@ use std::path::Path;
 
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_RANGE, ETAG, HeaderMap},
+    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap},
 };
 use tokio::{
     fs::{self, File},
@@ -17,14 +17,10 @@ use super::{
     HubError, PullProgress, Pulled,
     cache::ModelCache,
     checksum::{Expected, Hasher},
-    client::{Hub, IDLE_TIMEOUT, MAX_TRIES},
+    client::{Hub, IDLE_TIMEOUT, LINKED_ETAG, LINKED_SIZE, MAX_TRIES},
     listing::{Listing, Wanted, check_size},
 };
 use crate::embed::directories::{WEIGHTS, WEIGHTS_INDEX, parts};
-
-/// The size and checksum of a file that lies elsewhere, beside the redirect to it.
-const LINKED_ETAG: &str = "x-linked-etag";
-const LINKED_SIZE: &str = "x-linked-size";
 
 /// A file with all that is needed to fetch and check it.
 struct Known {
@@ -102,7 +98,9 @@ impl Pull<'_> {
         let Some(index) = index else { return Ok(()) };
         self.fetch(index).await?;
         let path = self.pulled.directory.join(WEIGHTS_INDEX);
-        let bytes = fs::read(&path).await.map_err(|source| unwritable(&path, source))?;
+        let bytes = fs::read(&path)
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         let names = parts(&bytes).ok_or_else(|| self.hub.invalid(format!("{WEIGHTS_INDEX} is damaged")))?;
         for name in names {
             let part = listing.file(&name).ok_or_else(|| HubError::Unsupported {
@@ -146,8 +144,10 @@ impl Pull<'_> {
         if let Some(lock) = self.cache.lock(file.expected.name(), false)? {
             return Ok(lock);
         }
-        self.progress
-            .note(&format!("{} is being fetched by another process; waiting for it", file.path));
+        self.progress.note(&format!(
+            "{} is being fetched by another process; waiting for it",
+            file.path
+        ));
         let (cache, checksum) = (self.cache.clone(), file.expected.name().to_owned());
         let waiting = tokio::task::spawn_blocking(move || cache.lock(&checksum, true)).await;
         match waiting {
@@ -157,7 +157,10 @@ impl Pull<'_> {
     }
 
     fn file_url(&self, path: &str) -> Url {
-        let segments: Vec<&str> = ["resolve", &self.commit].into_iter().chain(path.split('/')).collect();
+        let segments: Vec<&str> = ["resolve", &self.commit]
+            .into_iter()
+            .chain(path.split('/'))
+            .collect();
         self.hub.url(&[], self.model, &segments)
     }
 
@@ -169,14 +172,18 @@ impl Pull<'_> {
         }
         let (response, headers) = self.hub.follow(Method::HEAD, self.file_url(&path), None).await?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let length = response.content_length();
-        self.hub.accept(response, self.model, &self.commit)?;
+        let length = text(CONTENT_LENGTH.as_str());
+        if !response.status().is_redirection() {
+            self.hub.accept(response, self.model, &self.commit)?;
+        }
         let etag = text(LINKED_ETAG).or_else(|| text(ETAG.as_str()));
         let expected = etag.and_then(Expected::parse);
-        let size = text(LINKED_SIZE).and_then(|size| size.parse().ok()).or(length);
+        let size = text(LINKED_SIZE).or(length).and_then(|size| size.parse().ok());
         match (size, expected) {
             (Some(size), Some(expected)) => Ok(Known { path, size, expected }),
-            _ => Err(self.hub.invalid(format!("it names no size and checksum of {path}"))),
+            _ => Err(self
+                .hub
+                .invalid(format!("it names no size and checksum of {path}"))),
         }
     }
 
@@ -203,11 +210,17 @@ impl Pull<'_> {
                 Err(error) => return Err(error),
             }
         }
-        partial.file.sync_all().await.map_err(|source| unwritable(&path, source))?;
+        partial
+            .file
+            .sync_all()
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         if partial.hasher.matches(&file.expected) {
             return Ok(());
         }
-        fs::remove_file(&path).await.map_err(|source| unwritable(&path, source))?;
+        fs::remove_file(&path)
+            .await
+            .map_err(|source| unwritable(&path, source))?;
         Err(HubError::Checksum {
             file: file.path.clone(),
             kind: file.expected.kind(),
@@ -217,7 +230,10 @@ impl Pull<'_> {
 
     /// What an earlier run left, hashed.
     async fn resume(&self, file: &Known, path: &Path) -> Result<Partial, HubError> {
-        let left = fs::metadata(path).await.map(|found| found.len()).unwrap_or_default();
+        let left = fs::metadata(path)
+            .await
+            .map(|found| found.len())
+            .unwrap_or_default();
         let mut hasher = file.expected.hasher(file.size);
         let mut position = 0;
         if left > 0 && left <= file.size {
@@ -252,11 +268,16 @@ impl Pull<'_> {
         partial: &mut Partial,
     ) -> Result<(), HubError> {
         let from = (partial.position > 0).then_some(partial.position);
-        let (response, _) = self.hub.follow(Method::GET, self.file_url(&file.path), from).await?;
+        let (response, _) = self
+            .hub
+            .follow(Method::GET, self.file_url(&file.path), from)
+            .await?;
         let mut response = match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), partial.position) => response,
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
-                return Err(self.hub.invalid(format!("it sends another part of {}", file.path)));
+                return Err(self
+                    .hub
+                    .invalid(format!("it sends another part of {}", file.path)));
             }
             _ => {
                 // A server that knows no ranges sends the whole file again.
@@ -272,7 +293,9 @@ impl Pull<'_> {
                 .map_err(|error| self.hub.unavailable(error))?;
             let Some(bytes) = next else { break };
             if partial.position + bytes.len() as u64 > file.size {
-                return Err(self.hub.invalid(format!("{} has more than {} bytes", file.path, file.size)));
+                return Err(self
+                    .hub
+                    .invalid(format!("{} has more than {} bytes", file.path, file.size)));
             }
             partial
                 .file
@@ -299,7 +322,9 @@ impl Pull<'_> {
         if partial.position > 0 {
             partial.hasher = file.expected.hasher(file.size);
             partial.position = 0;
-            partial.file = File::create(path).await.map_err(|source| unwritable(path, source))?;
+            partial.file = File::create(path)
+                .await
+                .map_err(|source| unwritable(path, source))?;
         }
         Ok(())
     }

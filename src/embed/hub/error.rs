@@ -7,7 +7,9 @@ use std::{io, path::PathBuf, time::Duration};
 #[non_exhaustive]
 pub enum HubError {
     /// `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` is set.
-    #[error("HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or put the files of {0} into the cache by hand")]
+    #[error(
+        "HF_HUB_OFFLINE is set, so nothing is fetched; unset it, or put the files of {0} into the cache by hand"
+    )]
     Offline(String),
     /// `HF_ENDPOINT` is no address of a hub.
     #[error("HF_ENDPOINT is {0:?}, which is no http:// or https:// URL")]
@@ -28,7 +30,9 @@ pub enum HubError {
     #[error("the HTTP client cannot start")]
     Client(#[source] reqwest::Error),
     /// The hub does not answer.
-    #[error("the hub at {endpoint} (HF_ENDPOINT) is away: {problem}; run the command again, it goes on where it ended")]
+    #[error(
+        "the hub at {endpoint} (HF_ENDPOINT) is away: {problem}; run the command again, it goes on where it ended"
+    )]
     Unavailable {
         /// The hub.
         endpoint: String,

@@ -155,6 +155,11 @@ mod tests {
         assert!(check_size("a/b", "config.json", 64 << 20).is_ok());
         assert!(check_size("a/b", "model.safetensors", 5 << 30).is_ok());
         let error = check_size("a/b", "config.json", 65 << 20).unwrap_err();
-        assert!(error.to_string().starts_with("config.json of a/b has 68157440 bytes"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("config.json of a/b has 68157440 bytes"),
+            "{error}"
+        );
     }
 }

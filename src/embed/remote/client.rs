@@ -122,7 +122,9 @@ impl<W: Wire> RemoteClient<W> {
     /// Asks every endpoint for the canary; says in the log which of them cannot be used, and why.
     pub(super) async fn check(&self) {
         let checks = (0..self.endpoints.len()).map(|index| async move {
-            let others: Vec<usize> = (0..self.endpoints.len()).filter(|other| *other != index).collect();
+            let others: Vec<usize> = (0..self.endpoints.len())
+                .filter(|other| *other != index)
+                .collect();
             let place = self
                 .endpoints
                 .place(Purpose::Query, &others, None, self.deadline)
@@ -415,9 +417,14 @@ fn refusal(status: StatusCode, retry_after: Option<Duration>, message: String) -
 
 fn is_about_length(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["physical batch size", "too large to process", "context length", "context size"]
-        .iter()
-        .any(|words| message.contains(words))
+    [
+        "physical batch size",
+        "too large to process",
+        "context length",
+        "context size",
+    ]
+    .iter()
+    .any(|words| message.contains(words))
 }
 
 /// Pairs texts with their vectors, and shares the tokens that the server counted out among them by length.
@@ -456,19 +463,24 @@ mod tests {
 
     #[test]
     fn statuses_are_sorted_into_faults_of_texts_of_servers_and_of_the_configuration() {
-        let of = |code: u16, message: &str| {
-            refusal(StatusCode::from_u16(code).unwrap(), None, message.to_owned())
-        };
+        let of =
+            |code: u16, message: &str| refusal(StatusCode::from_u16(code).unwrap(), None, message.to_owned());
         for code in [400, 413, 422] {
             assert!(matches!(of(code, "too long"), Fault::Texts(said) if said.ends_with("too long")));
         }
         let ubatch = "input (513 tokens) is too large to process. increase the physical batch size (current batch size: 512)";
         assert!(matches!(of(500, ubatch), Fault::Texts(_)));
         for code in [408, 429, 500, 502, 503, 504] {
-            assert!(matches!(of(code, "oops"), Fault::Server(error) if error.is_transient()), "{code}");
+            assert!(
+                matches!(of(code, "oops"), Fault::Server(error) if error.is_transient()),
+                "{code}"
+            );
         }
         for code in [301, 401, 403, 404, 405, 501] {
-            assert!(matches!(of(code, "oops"), Fault::Server(error) if !error.is_transient()), "{code}");
+            assert!(
+                matches!(of(code, "oops"), Fault::Server(error) if !error.is_transient()),
+                "{code}"
+            );
         }
     }
 

@@ -285,7 +285,11 @@ mod tests {
         tokio::time::advance(FIRST_PAUSE).await;
         let trial = take(&endpoints, Purpose::Document).await;
         assert_eq!(trial.index, 0);
-        assert_eq!(take(&endpoints, Purpose::Document).await.index, 1, "one is enough");
+        assert_eq!(
+            take(&endpoints, Purpose::Document).await.index,
+            1,
+            "one is enough"
+        );
         trial.succeeded();
         drop(trial);
         assert_eq!(take(&endpoints, Purpose::Document).await.index, 0);
@@ -315,7 +319,9 @@ mod tests {
         let endpoints = endpoints(1, 1);
         let hour = Duration::from_secs(3_600);
         take(&endpoints, Purpose::Query).await.failed(Some(hour));
-        let down = endpoints.place(Purpose::Query, &[], None, Duration::from_secs(60)).await;
+        let down = endpoints
+            .place(Purpose::Query, &[], None, Duration::from_secs(60))
+            .await;
         assert_eq!(down.err(), Some(AllDown { wait: hour }));
         let begun = Instant::now();
         let end = Some(Instant::now() + hour * 2);

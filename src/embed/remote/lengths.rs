@@ -118,7 +118,9 @@ fn count(tokenizer: &Tokenizer, text: &str) -> Result<usize, EmbedError> {
     if text.is_empty() {
         return Ok(0);
     }
-    let encoding = tokenizer.encode_fast(text, false).map_err(EmbedError::Tokenizer)?;
+    let encoding = tokenizer
+        .encode_fast(text, false)
+        .map_err(EmbedError::Tokenizer)?;
     Ok(encoding.len())
 }
 
@@ -140,7 +142,10 @@ fn counted(
     let end = if fits {
         looked_at
     } else {
-        let last = encoding.get_offsets().get(room - 1).map_or(looked_at, |last| last.1);
+        let last = encoding
+            .get_offsets()
+            .get(room - 1)
+            .map_or(looked_at, |last| last.1);
         text.floor_char_boundary(last)
     };
     Ok(Prepared {
@@ -179,10 +184,7 @@ mod tests {
             .map(|text| (text.text(), text.tokens, text.truncated))
             .collect();
         assert_eq!(seen, [("ä bb ccc", 4, true), ("a b", 3, false), ("", 1, false)]);
-        let instructed = lengths(4)
-            .prepare(texts, "find it".to_owned())
-            .await
-            .unwrap();
+        let instructed = lengths(4).prepare(texts, "find it".to_owned()).await.unwrap();
         assert_eq!((instructed[0].text(), instructed[0].tokens), ("ä", 4));
     }
 
@@ -190,7 +192,10 @@ mod tests {
     async fn without_a_tokenizer_texts_are_sent_whole() {
         let long: Arc<str> = "word ".repeat(1_000).into();
         let prepared = Lengths::load(None, 4).unwrap();
-        let prepared = prepared.prepare(vec![Arc::clone(&long)], String::new()).await.unwrap();
+        let prepared = prepared
+            .prepare(vec![Arc::clone(&long)], String::new())
+            .await
+            .unwrap();
         assert_eq!(prepared[0].text(), &*long);
         assert_eq!((prepared[0].tokens, prepared[0].truncated), (1_668, false));
     }
@@ -199,8 +204,14 @@ mod tests {
     fn a_file_that_is_no_tokenizer_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokenizer.json");
-        assert!(matches!(Lengths::load(Some(&path), 4), Err(LoadError::Read { .. })));
+        assert!(matches!(
+            Lengths::load(Some(&path), 4),
+            Err(LoadError::Read { .. })
+        ));
         std::fs::write(&path, "{}").unwrap();
-        assert!(matches!(Lengths::load(Some(&path), 4), Err(LoadError::Damaged { .. })));
+        assert!(matches!(
+            Lengths::load(Some(&path), 4),
+            Err(LoadError::Damaged { .. })
+        ));
     }
 }

@@ -144,7 +144,9 @@ impl<'de> Deserialize<'de> for Numbers {
                 if !rest.is_empty() {
                     return Err(E::custom("the base64 text is no row of floats"));
                 }
-                Ok(Numbers(floats.iter().map(|four| f32::from_le_bytes(*four)).collect()))
+                Ok(Numbers(
+                    floats.iter().map(|four| f32::from_le_bytes(*four)).collect(),
+                ))
             }
         }
         deserializer.deserialize_any(Visitor)

@@ -28,7 +28,9 @@ impl Refusals {
         };
         let mut reasons: HashMap<u32, String> = HashMap::new();
         for (place, problem) in refused {
-            let Some((ordinal, n)) = ordinal(place) else { continue };
+            let Some((ordinal, n)) = ordinal(place) else {
+                continue;
+            };
             let reason = || format!("chunk {n} cannot be embedded: {problem}");
             reasons.entry(ordinal).or_insert_with(reason);
         }
