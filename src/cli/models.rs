@@ -253,6 +253,7 @@ impl PullProgress for PullView {
         *self.told.lock().unwrap_or_else(PoisonError::into_inner) = position;
         match &self.bar {
             Some(bar) => {
+                bar.reset();
                 bar.set_prefix(file.to_owned());
                 bar.set_length(size);
                 bar.set_position(position);
@@ -279,6 +280,9 @@ impl PullProgress for PullView {
     }
 
     fn end(&self, file: &str, fetched: bool) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
         let state = if fetched { "fetched" } else { "is there" };
         self.note(&format!("{file}: {state}"));
     }

@@ -24,6 +24,9 @@ const MAX_LISTING_BYTES: usize = 16 << 20;
 const MAX_REDIRECTS: usize = 5;
 /// Tries that bring nothing further.
 pub(super) const MAX_TRIES: u32 = 5;
+/// The size and checksum of a file that lies elsewhere, beside the redirect to it.
+pub(super) const LINKED_ETAG: &str = "x-linked-etag";
+pub(super) const LINKED_SIZE: &str = "x-linked-size";
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -130,7 +133,9 @@ impl Hub {
                 .map_err(|_| self.silent())?
                 .map_err(|error| self.unavailable(error))?;
             let headers = first.get_or_insert_with(|| response.headers().clone());
-            if !response.status().is_redirection() {
+            // What is only asked about is said beside the redirect; the address there may be signed for GET alone.
+            let said = method == Method::HEAD && response.headers().contains_key(LINKED_ETAG);
+            if said || !response.status().is_redirection() {
                 let headers = headers.clone();
                 return Ok((response, headers));
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_RANGE, ETAG, HeaderMap},
+    header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap},
 };
 use tokio::{
     fs::{self, File},
@@ -17,14 +17,10 @@ use super::{
     HubError, PullProgress, Pulled,
     cache::ModelCache,
     checksum::{Expected, Hasher},
-    client::{Hub, IDLE_TIMEOUT, MAX_TRIES},
+    client::{Hub, IDLE_TIMEOUT, LINKED_ETAG, LINKED_SIZE, MAX_TRIES},
     listing::{Listing, Wanted, check_size},
 };
 use crate::embed::directories::{WEIGHTS, WEIGHTS_INDEX, parts};
-
-/// The size and checksum of a file that lies elsewhere, beside the redirect to it.
-const LINKED_ETAG: &str = "x-linked-etag";
-const LINKED_SIZE: &str = "x-linked-size";
 
 /// A file with all that is needed to fetch and check it.
 struct Known {
@@ -176,11 +172,13 @@ impl Pull<'_> {
         }
         let (response, headers) = self.hub.follow(Method::HEAD, self.file_url(&path), None).await?;
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let length = response.content_length();
-        self.hub.accept(response, self.model, &self.commit)?;
+        let length = text(CONTENT_LENGTH.as_str());
+        if !response.status().is_redirection() {
+            self.hub.accept(response, self.model, &self.commit)?;
+        }
         let etag = text(LINKED_ETAG).or_else(|| text(ETAG.as_str()));
         let expected = etag.and_then(Expected::parse);
-        let size = text(LINKED_SIZE).and_then(|size| size.parse().ok()).or(length);
+        let size = text(LINKED_SIZE).or(length).and_then(|size| size.parse().ok());
         match (size, expected) {
             (Some(size), Some(expected)) => Ok(Known { path, size, expected }),
             _ => Err(self
