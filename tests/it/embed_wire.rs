@@ -249,10 +249,20 @@ fn long_texts(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{n} {}", "bridge ".repeat(300))).collect()
 }
 
+/// Sends a batch of documents, again while there is no room for it.
 fn start_batch(wire: &Wire, count: usize) -> JoinHandle<Answer> {
     let wire = wire.clone();
     let body = json!({"instructions": "", "texts": long_texts(count)});
-    tokio::spawn(async move { wire.post("/embed", &body).await })
+    tokio::spawn(async move {
+        wait_for("room for the batch", async || {
+            let answer = wire.post("/embed", &body).await;
+            match answer.status {
+                429 => Err(answer.text),
+                _ => Ok(answer),
+            }
+        })
+        .await
+    })
 }
 
 /// Waits until documents are being embedded: one more call with documents is told to come back.
