@@ -5,8 +5,9 @@
 
 mod add_file;
 mod docs;
+mod embed;
 mod embed_wire;
-mod embeddings;
+mod embedding;
 mod error;
 mod events;
 mod extract;
@@ -65,8 +66,7 @@ struct RestState {
 
 /// The documented paths. Has no fallback: see [`not_found`].
 pub fn router(app: App, options: RestOptions) -> Router {
-    let models = app.catalog().models().iter().map(|model| model.name.as_str());
-    let openapi = openapi::document(models).into();
+    let openapi = openapi::document(app.catalog()).into();
     let state = RestState {
         app,
         openapi,
@@ -111,8 +111,8 @@ fn routes() -> [(&'static str, MethodRouter<RestState>); 23] {
         ("/api/v1/invocations/{invocation_id}/events", get(events::of_one)),
         ("/api/v1/events", get(events::of_many)),
         (ADD_FILE, post(add_file::add)),
-        ("/api/v1/embed", post(embeddings::embed)),
-        ("/api/v1/models", get(embeddings::models)),
+        ("/api/v1/embed", post(embed::embed)),
+        ("/api/v1/models", get(embed::models)),
         ("/api/v1/search", post(search::search)),
         // Stock clients cut a slash at the end of CHROMA_EMBED_URL off and send to the rest; the slash is for
         // those that do not.

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{
     RestState,
-    embeddings::json_answer,
+    embed::json_answer,
     error::{RestResult, Told},
     extract::{Caller, JsonBody, read_object, required},
 };

@@ -98,7 +98,9 @@ async fn synced(scenario: &Scenario, service: &Service) {
     request.embedding = Some(proto::Embedding {
         dense: Some(proto::DenseEmbedding {
             model: QWEN3.to_owned(),
+            task: None,
         }),
+        sparse: None,
     });
     let mut sources = service.sources(&scenario.admin);
     let source = sources.create_source(request).await.unwrap().into_inner();
@@ -204,7 +206,7 @@ async fn what_the_wire_refuses_it_refuses_with_the_limit() {
     let sparse = "/embed/embed_sparse";
     let (status, reason, message) = refused(wire(&scenario.admin, "a/b"), sparse, one).await;
     assert_eq!((status, reason.as_str()), (400, "UNKNOWN_MODEL"));
-    assert!(message.starts_with("x-chroma-embedding-model: sparse model \"a/b\""), "{message}");
+    assert!(message.starts_with("x-chroma-embedding-model: model \"a/b\""), "{message}");
 
     for (body, expected) in [
         (json!({}), "texts: is required"),

@@ -148,7 +148,7 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
 /// A collection with one record of these dimensions.
 async fn collection(scenario: &Scenario, name: &str, function: EmbeddingFunction, dimensions: u32) {
     let settings = CollectionSettings {
-        embedding_function: function,
+        embedding_function: Some(function),
         dimensions,
         metadata: Metadata::new(),
     };
@@ -182,7 +182,7 @@ async fn a_collection_that_this_server_cannot_embed_for_is_refused_with_what_to_
         let status = search(&service, &scenario.admin, request).await.unwrap_err();
         (status.code(), reason(&status), status.message().to_owned())
     };
-    collection(&scenario, "qwen", EmbeddingFunction::for_model(QWEN3).unwrap(), 1_024).await;
+    collection(&scenario, "qwen", EmbeddingFunction::for_model(QWEN3, None).unwrap(), 1_024).await;
     let (code, reason, message) = refused(in_database(&scenario, "qwen")).await;
     assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "MODEL_NOT_SERVED"));
     assert_eq!(

@@ -103,7 +103,7 @@ pub(super) async fn models(State(state): State<RestState>, Caller(_): Caller) ->
             "sparse": false,
         })
     });
-    let sparse = state.app.sparse_models().into_iter();
+    let sparse = catalog.sparse_models().iter();
     let sparse = sparse.map(|name| json!({"name": name, "default": false, "sparse": true}));
     Json(dense.chain(sparse).collect())
 }
