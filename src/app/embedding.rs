@@ -13,7 +13,7 @@ pub use crate::embed::{EmbeddedText, Purpose};
 use crate::{
     domain::{
         dimensions,
-        embedding::{ModelDescription, SparseVector, Task},
+        embedding::{ModelDescription, SparseVector, Task, unknown_model},
         ids::SourceId,
         texts::Texts,
     },
@@ -133,11 +133,6 @@ impl App {
         self.0.embedding_limits.max_texts
     }
 
-    /// The names of the sparse models served.
-    pub fn sparse_models(&self) -> Vec<String> {
-        self.0.embedders.sparse_names()
-    }
-
     /// Embeds texts with the model and the task of `settings`.
     ///
     /// # Errors
@@ -158,7 +153,7 @@ impl App {
             EmbeddingSettings::Source(id) => {
                 let source = self.get_source(auth, id).await?;
                 let embedder = self.served(&source.embedding.model)?;
-                let task = default_task(embedder.model());
+                let task = source.embedding.task_for(embedder.model());
                 (embedder, task)
             }
         };
@@ -206,16 +201,9 @@ impl App {
         texts: Texts,
     ) -> Result<Vec<SparseVector>> {
         let embedder = self.0.embedders.sparse(model).ok_or_else(|| {
-            let served = self.sparse_models();
-            let problem = match served.is_empty() {
-                true => format!("sparse model {model:?} is not served here; this server serves none"),
-                false => format!(
-                    "sparse model {model:?} is not served here; this server serves: {}",
-                    served.join(", ")
-                ),
-            };
-            Error::new(Reason::UnknownModel, format!("{model_field}: {problem}"))
-                .with_violations(vec![FieldViolation::new(model_field, problem)])
+            let served = self.0.catalog.sparse_models();
+            let served: Vec<&str> = served.iter().map(String::as_str).collect();
+            unknown_model(model_field, model, &served)
         })?;
         let _permit = self.embedding_admission().admit(purpose)?;
         embedder.embed(texts.into_vec(), purpose).await.map_err(failed)

@@ -122,7 +122,11 @@ impl App {
         {
             return Err(dimension_mismatch(collection, dimension, model.dimensions));
         }
-        let task = task.or_else(|| default_task(model));
+        let of_source = source
+            .map(|source| &source.embedding)
+            .filter(|embedding| embedding.model == model.name)
+            .and_then(|embedding| embedding.task_for(model));
+        let task = task.or(of_source).or_else(|| default_task(model));
         Ok((embedder, task))
     }
 }

@@ -159,7 +159,8 @@ impl ModelCatalog {
     }
 }
 
-fn unknown_model(field: &str, wanted: &str, served: &[&str]) -> Error {
+/// A model that is not served; `served` are those that are.
+pub fn unknown_model(field: &str, wanted: &str, served: &[&str]) -> Error {
     let served = match served.is_empty() {
         true => "none of this kind".to_owned(),
         false => served.join(", "),

@@ -121,9 +121,9 @@ impl EmbeddingService for Embeddings {
             default: model.name == default,
             sparse: false,
         });
-        let sparse = self.app.sparse_models().into_iter();
+        let sparse = self.app.catalog().sparse_models().iter();
         let sparse = sparse.map(|name| proto::EmbeddingModel {
-            name,
+            name: name.clone(),
             sparse: true,
             ..Default::default()
         });

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::function::EmbeddingFunction;
+use super::EmbeddingFunction;
 use crate::domain::embedding::{MINILM, QWEN3, Task};
 
 /// The owner of the models of the `sentence-transformers` package, which its users leave out.
@@ -73,11 +73,18 @@ mod tests {
     #[test]
     fn what_we_persist_is_read_back() {
         for name in [MINILM, QWEN3] {
-            let function = EmbeddingFunction::for_model(name).unwrap();
+            let function = EmbeddingFunction::for_model(name, None).unwrap();
             assert_eq!(function.persisted_model().unwrap().name, name);
         }
-        let qwen = EmbeddingFunction::for_model(QWEN3).unwrap();
-        assert_eq!(qwen.persisted_model().unwrap().task, Some(Task::default()));
+        let task = Task {
+            name: "mine".to_owned(),
+            document_prompt: "d".to_owned(),
+            query_prompt: "q".to_owned(),
+        };
+        for task in [Task::default(), task] {
+            let qwen = EmbeddingFunction::for_model(QWEN3, Some(&task)).unwrap();
+            assert_eq!(qwen.persisted_model().unwrap().task, Some(task));
+        }
     }
 
     #[test]

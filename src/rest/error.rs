@@ -95,6 +95,44 @@ impl IntoResponse for RestError {
     }
 }
 
+/// What an error says, for a body of another form than the documented one.
+#[derive(Debug)]
+pub(super) struct Told<'a> {
+    pub(super) status: StatusCode,
+    pub(super) message: &'a str,
+    pub(super) reason: &'static str,
+    /// The first field that is wrong.
+    pub(super) field: Option<&'a str>,
+}
+
+impl RestError {
+    /// The same headers with a status and a body in the form of another API, for its clients.
+    pub(super) fn in_form(self, form: impl FnOnce(Told<'_>) -> (StatusCode, serde_json::Value)) -> Response {
+        match self {
+            Self::Refused(error) => {
+                error.log_fault();
+                let (status, _) = status(error.code());
+                let (status, body) = form(Told {
+                    status,
+                    message: error.message(),
+                    reason: error.reason().as_str(),
+                    field: error.violations().first().map(|violation| violation.field.as_str()),
+                });
+                with_headers(&error, (status, Json(body)).into_response())
+            }
+            Self::Http(status, _, message) => {
+                let (status, body) = form(Told {
+                    status,
+                    message: &message,
+                    reason: Reason::MalformedRequest.as_str(),
+                    field: None,
+                });
+                (status, Json(body)).into_response()
+            }
+        }
+    }
+}
+
 fn refused(error: &Error) -> Response {
     error.log_fault();
     let (status, name) = status(error.code());
@@ -113,7 +151,10 @@ fn refused(error: &Error) -> Response {
         violations,
         details: error.metadata(),
     };
-    let mut response = (status, Json(body)).into_response();
+    with_headers(error, (status, Json(body)).into_response())
+}
+
+fn with_headers(error: &Error, mut response: Response) -> Response {
     let waits = matches!(
         error.code(),
         ErrorCode::ResourceExhausted | ErrorCode::Unavailable

@@ -5,6 +5,8 @@
 
 mod add_file;
 mod docs;
+mod embed;
+mod embed_wire;
 mod embedding;
 mod error;
 mod events;
@@ -13,6 +15,8 @@ mod filter;
 mod form;
 mod invocations;
 mod number;
+mod openai;
+mod search;
 mod source_settings;
 mod sources;
 mod types;
@@ -78,7 +82,7 @@ pub fn router(app: App, options: RestOptions) -> Router {
 }
 
 /// Every path that is served, with its methods; tests compare it with the OpenAPI document.
-fn routes() -> [(&'static str, MethodRouter<RestState>); 15] {
+fn routes() -> [(&'static str, MethodRouter<RestState>); 23] {
     [
         ("/health", get(health)),
         ("/openapi.json", get(docs::openapi)),
@@ -107,6 +111,16 @@ fn routes() -> [(&'static str, MethodRouter<RestState>); 15] {
         ("/api/v1/invocations/{invocation_id}/events", get(events::of_one)),
         ("/api/v1/events", get(events::of_many)),
         (ADD_FILE, post(add_file::add)),
+        ("/api/v1/embed", post(embed::embed)),
+        ("/api/v1/models", get(embed::models)),
+        ("/api/v1/search", post(search::search)),
+        // Stock clients cut a slash at the end of CHROMA_EMBED_URL off and send to the rest; the slash is for
+        // those that do not.
+        ("/embed", post(embed_wire::dense)),
+        ("/embed/", post(embed_wire::dense)),
+        ("/embed/embed_sparse", post(embed_wire::sparse)),
+        ("/v1/embeddings", post(openai::embeddings)),
+        ("/v1/models", get(openai::models)),
     ]
 }
 

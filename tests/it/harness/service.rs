@@ -11,8 +11,9 @@ use std::{
 };
 
 use chroma_sync::proto::{
-    credential_service_client::CredentialServiceClient, file_service_client::FileServiceClient,
-    invocation_service_client::InvocationServiceClient, source_service_client::SourceServiceClient,
+    credential_service_client::CredentialServiceClient, embedding_service_client::EmbeddingServiceClient,
+    file_service_client::FileServiceClient, invocation_service_client::InvocationServiceClient,
+    search_service_client::SearchServiceClient, source_service_client::SourceServiceClient,
 };
 use tonic::{
     Request, Status,
@@ -252,6 +253,16 @@ impl Service {
     /// A client of `InvocationService`; an empty token sends none.
     pub fn invocations(&self, token: &str) -> InvocationServiceClient<Authenticated> {
         InvocationServiceClient::new(self.channel(token))
+    }
+
+    /// A client of `EmbeddingService`; an empty token sends none.
+    pub fn embeddings(&self, token: &str) -> EmbeddingServiceClient<Authenticated> {
+        EmbeddingServiceClient::new(self.channel(token))
+    }
+
+    /// A client of `SearchService`; an empty token sends none.
+    pub fn searches(&self, token: &str) -> SearchServiceClient<Authenticated> {
+        SearchServiceClient::new(self.channel(token))
     }
 
     /// A client of `FileService`; an empty token sends none.
