@@ -62,7 +62,10 @@ fn processor_seconds(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     // The name in brackets may hold spaces; after it come state, parent, and so on.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11..15].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    let ticks: u64 = fields[11..15]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
     ticks as f64 / TICKS
 }
 
@@ -70,13 +73,19 @@ fn processor_seconds(process: u32) -> f64 {
 fn waited_for() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[13..15].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    let ticks: u64 = fields[13..15]
+        .iter()
+        .map(|field| field.parse::<u64>().unwrap())
+        .sum();
     ticks as f64 / TICKS
 }
 
 fn peak_megabytes(process: u32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
@@ -89,7 +98,10 @@ fn chroma_process() -> u32 {
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .find(|process| {
             let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1));
+            let parent = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().nth(1));
             let command = fs::read_to_string(format!("/proc/{process}/cmdline")).unwrap_or_default();
             parent == Some(own.to_string().as_str()) && command.contains("--path")
         })

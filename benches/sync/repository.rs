@@ -13,7 +13,10 @@ const DIRECTORIES: [&str; 4] = ["src", "encoder/src", "tests/it", "docs"];
 
 /// `count` files of 40 lines, each different from all others.
 pub fn files(count: usize) -> Vec<(String, String)> {
-    let mut paths: Vec<_> = DIRECTORIES.iter().map(|directory| project_file(directory)).collect();
+    let mut paths: Vec<_> = DIRECTORIES
+        .iter()
+        .map(|directory| project_file(directory))
+        .collect();
     let mut pieces = Vec::new();
     while let Some(path) = paths.pop() {
         if path.is_dir() {
@@ -38,7 +41,9 @@ pub fn files(count: usize) -> Vec<(String, String)> {
             let round = n / pieces.len();
             let text = match round {
                 0 => text.clone(),
-                _ => text.replace(" the ", &format!(" the {round} ")).replace("let ", &format!("let r{round}_")),
+                _ => text
+                    .replace(" the ", &format!(" the {round} "))
+                    .replace("let ", &format!("let r{round}_")),
             };
             (path, format!("// piece {n}\n{text}\n"))
         })

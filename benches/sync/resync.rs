@@ -31,10 +31,6 @@ use measure::{Cost, Meter};
 const FILES: usize = 3_000;
 
 fn main() {
-    // Built for the tests as well, which run nothing of it.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 
@@ -91,7 +87,10 @@ async fn run() {
     assert_eq!(counts.embeddings_computed, 0);
     ratios.push((name.to_owned(), cost));
 
-    println!("\n{:<34} {:>12} {:>12} {:>12}", "of the first sync", "wall", "CPU", "Chroma");
+    println!(
+        "\n{:<34} {:>12} {:>12} {:>12}",
+        "of the first sync", "wall", "CPU", "Chroma"
+    );
     for (name, cost) in ratios {
         println!(
             "{name:<34} {:>12.3} {:>12.3} {:>12.3}",

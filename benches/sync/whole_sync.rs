@@ -39,9 +39,6 @@ use measure::{Cost, Meter};
 const FILES: usize = 1_000;
 
 fn main() {
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 
@@ -73,7 +70,12 @@ async fn run() {
         assert_eq!(ended.state(), State::Complete, "{:?}", ended.failure);
         let counts = ended.statistics.unwrap();
         let stages = measure::profile(&counts);
-        let ours = print(&format!("chroma-sync, {branch}"), cost, counts.chunks_indexed, &stages);
+        let ours = print(
+            &format!("chroma-sync, {branch}"),
+            cost,
+            counts.chunks_indexed,
+            &stages,
+        );
 
         let meter = Meter::start(None);
         let answer = script.run(branch);
@@ -134,11 +136,13 @@ struct Script {
 impl Script {
     /// Exports the model's graph, which is no part of what is measured.
     fn prepare(scenario: &Scenario) -> Self {
-        let python = std::env::var_os("WHOLE_SYNC_PYTHON").map_or_else(
-            || project_file(".peers/script/bin/python3"),
-            PathBuf::from,
+        let python = std::env::var_os("WHOLE_SYNC_PYTHON")
+            .map_or_else(|| project_file(".peers/script/bin/python3"), PathBuf::from);
+        assert!(
+            python.exists(),
+            "{} is missing; run `make bench-whole`",
+            python.display()
         );
-        assert!(python.exists(), "{} is missing; run `make bench-whole`", python.display());
         let model = models_directory().join("sentence-transformers/all-MiniLM-L6-v2");
         let onnx = scenario.repositories().join("model.onnx");
         let export = Command::new(&python)

@@ -4,11 +4,7 @@
 //! write-ahead log and the replicas nothing, and is empty after a crash. On SQLite the cache is a file of its own
 //! beside the store's (`store/embeddings.rs` of the service), so that its writes never hold up those that matter.
 
-use sea_orm_migration::{
-    prelude::*,
-    schema::text_null,
-    sea_orm::DbBackend,
-};
+use sea_orm_migration::{prelude::*, schema::text_null, sea_orm::DbBackend};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
@@ -33,10 +29,7 @@ impl MigrationTrait for Migration {
             .add_column(&mut text_null(Invocations::Fingerprint));
         manager.alter_table(alter).await?;
         if manager.get_database_backend() == DbBackend::Postgres {
-            manager
-                .get_connection()
-                .execute_unprepared(CREATE_CACHE)
-                .await?;
+            manager.get_connection().execute_unprepared(CREATE_CACHE).await?;
         }
         Ok(())
     }

@@ -98,7 +98,12 @@ mod tests {
         let directory = root.path().join("owner/model");
         fs::create_dir_all(directory.join("1_Pooling")).unwrap();
         let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
-        for name in ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"] {
+        for name in [
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "1_Pooling/config.json",
+        ] {
             write(name, name);
         }
         let directories = ModelDirectories::new(Some(root.path().to_owned()), None);
@@ -110,7 +115,12 @@ mod tests {
         assert_eq!(fingerprint(), first);
         assert_ne!(of_files(&files, "bf16").unwrap(), first);
         let mut seen = vec![first];
-        for name in ["config.json", "tokenizer.json", "model.safetensors", "1_Pooling/config.json"] {
+        for name in [
+            "config.json",
+            "tokenizer.json",
+            "model.safetensors",
+            "1_Pooling/config.json",
+        ] {
             write(name, "changed");
             let changed = fingerprint();
             assert!(!seen.contains(&changed), "{name}");

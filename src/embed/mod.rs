@@ -1,4 +1,5 @@
-//! Texts in, vectors out: the models that turn chunks and queries into dense embeddings.
+//! Texts in, vectors out: the models that turn chunks and queries into dense embeddings, and those that turn
+//! them into sparse ones ([`sparse`]).
 //!
 //! Everything above sees the [`Embedder`] trait alone, so a model may run in this process
 //! ([`LocalEmbedder`]) or elsewhere. [`Embedders`] holds one for each model the server serves, and its
@@ -14,6 +15,7 @@ mod error;
 mod fingerprint;
 mod local;
 mod registry;
+pub mod sparse;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError};
 pub use local::{LocalEmbedder, LocalOptions, Tokens};
 pub use registry::Embedders;
+pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 
 /// The most texts of one call; it bounds the memory that a call can ask for.
 pub const MAX_TEXTS: usize = 8192;

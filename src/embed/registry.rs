@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Embedder, LoadError, LocalEmbedder, LocalOptions, ModelDirectories};
+use super::{Embedder, LoadError, LocalEmbedder, LocalOptions, ModelDirectories, SparseEmbedder};
 use crate::domain::embedding::ModelDescription;
 
-/// One embedder for each model, found by the model's name.
+/// One embedder for each model, found by the model's name. Dense and sparse models are apart.
 #[derive(Clone, Default)]
 pub struct Embedders {
     embedders: BTreeMap<String, Arc<dyn Embedder>>,
+    sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
 }
 
 impl Embedders {
@@ -45,7 +46,22 @@ impl Embedders {
         self.embedders.get(name).cloned()
     }
 
-    /// The models served, by name.
+    /// Adds a sparse embedder under its model's name; it replaces one of the same name.
+    pub fn insert_sparse(&mut self, embedder: Arc<dyn SparseEmbedder>) {
+        self.sparse.insert(embedder.model().to_owned(), embedder);
+    }
+
+    /// The embedder of the sparse model `name`, if it is served.
+    pub fn sparse(&self, name: &str) -> Option<Arc<dyn SparseEmbedder>> {
+        self.sparse.get(name).cloned()
+    }
+
+    /// The sparse models served, in the order of their names.
+    pub fn sparse_names(&self) -> Vec<String> {
+        self.sparse.keys().cloned().collect()
+    }
+
+    /// The dense models served, by name.
     pub fn catalog(&self) -> Vec<ModelDescription> {
         self.embedders
             .values()
@@ -56,7 +72,11 @@ impl Embedders {
 
 impl std::fmt::Debug for Embedders {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_tuple("Embedders").field(&self.catalog()).finish()
+        formatter
+            .debug_struct("Embedders")
+            .field("dense", &self.catalog())
+            .field("sparse", &self.sparse_names())
+            .finish()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod add_file;
 mod docs;
+mod embedding;
 mod error;
 mod events;
 mod extract;

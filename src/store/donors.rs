@@ -49,10 +49,9 @@ impl Store {
         attempt: u32,
         fingerprint: &str,
     ) -> Result<Held, StoreError> {
-        let update = Fence { id, attempt }.update().col_expr(
-            invocation::Column::Fingerprint,
-            Expr::value(fingerprint),
-        );
+        let update = Fence { id, attempt }
+            .update()
+            .col_expr(invocation::Column::Fingerprint, Expr::value(fingerprint));
         self.fenced(update).await
     }
 

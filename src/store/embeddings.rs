@@ -18,8 +18,7 @@ use sea_orm::{
 };
 
 use super::{
-    Store, StoreOptions,
-    connect,
+    Store, StoreOptions, connect,
     error::StoreError,
     paging::padded,
     reader::Reader,

@@ -27,8 +27,14 @@ fn lines(word: &str, count: usize) -> String {
 /// Files that are cut in different ways.
 fn files() -> Vec<Change> {
     vec![
-        Change::file("README.md", "# Title\n\nA few words.\n\n## Section\n\nMore words.\n"),
-        Change::file("src/lib.rs", "/// Adds.\npub fn add(a: u32, b: u32) -> u32 {\n    a + b\n}\n"),
+        Change::file(
+            "README.md",
+            "# Title\n\nA few words.\n\n## Section\n\nMore words.\n",
+        ),
+        Change::file(
+            "src/lib.rs",
+            "/// Adds.\npub fn add(a: u32, b: u32) -> u32 {\n    a + b\n}\n",
+        ),
         Change::file("docs/long.txt", lines("long", 65)),
         Change::file("docs/short.txt", lines("short", 3)),
         Change::file("binary.bin", b"a\0b"),
@@ -139,7 +145,10 @@ async fn another_commit_on(backend: Backend) {
         "feature",
         &[
             Change::file("README.md", "# Title\n\nOther words.\n"),
-            Change::file("src/lib.rs", "/// Adds.\npub fn add(a: u32, b: u32) -> u32 {\n    a + b\n}\n"),
+            Change::file(
+                "src/lib.rs",
+                "/// Adds.\npub fn add(a: u32, b: u32) -> u32 {\n    a + b\n}\n",
+            ),
             Change::file("docs/long.txt", changed),
             Change::file("moved/short.txt", lines("short", 3)),
             Change::Removal("docs/short.txt".into()),
@@ -231,7 +240,9 @@ async fn a_cache_that_cannot_be_opened_or_read_fails_no_sync() {
     // One that opens, and then has none of the tables.
     std::fs::remove_file(&path).unwrap();
     let service = scenario.deployment.start();
-    let raw = sea_orm::Database::connect(format!("sqlite://{path}")).await.unwrap();
+    let raw = sea_orm::Database::connect(format!("sqlite://{path}"))
+        .await
+        .unwrap();
     sea_orm::ConnectionTrait::execute_unprepared(&raw, "DROP TABLE embedding_cache")
         .await
         .unwrap();
@@ -263,7 +274,10 @@ async fn a_small_cache_stays_small() {
     let sql = "SELECT COUNT(*), COALESCE(SUM(length(payload) + 192), 0), (SELECT bytes FROM embedding_cache_size) \
                FROM embedding_cache";
     let count = sea_orm::Statement::from_string(sea_orm::DbBackend::Sqlite, sql);
-    let row = sea_orm::ConnectionTrait::query_one_raw(&raw, count).await.unwrap().unwrap();
+    let row = sea_orm::ConnectionTrait::query_one_raw(&raw, count)
+        .await
+        .unwrap()
+        .unwrap();
     let [rows, taken, counted] = [0, 1, 2].map(|column| row.try_get_by_index::<i64>(column).unwrap());
     raw.close().await.unwrap();
     assert!(rows <= 11 && taken <= 20_000, "{rows} rows of {taken} bytes");

@@ -40,7 +40,11 @@ async fn run(test: &TestStore, source: &Source, name: &str, fingerprint: Option<
     }
     let statistics = Statistics::default();
     let ended = match end {
-        End::Complete => test.store.complete(invocation.id, 1, statistics, test.now()).await,
+        End::Complete => {
+            test.store
+                .complete(invocation.id, 1, statistics, test.now())
+                .await
+        }
         End::Failed => {
             let failure = Failure {
                 reason: "REASON".to_owned(),

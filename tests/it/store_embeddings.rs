@@ -77,12 +77,19 @@ async fn what_is_there_already_stays_and_is_counted_once(test: TestStore) {
         mark: vec![digest(1), digest(77)],
     };
     assert_eq!(table.write(write).await.unwrap(), size);
-    assert_eq!(table.find(&[digest(1)]).await.unwrap().found[&digest(1)], embedding(1));
+    assert_eq!(
+        table.find(&[digest(1)]).await.unwrap().found[&digest(1)],
+        embedding(1)
+    );
     assert_eq!(table.write(EmbeddingWrite::default()).await.unwrap(), size);
 }
 
 async fn processes_that_write_the_same_at_once_agree_on_the_size(test: TestStore) {
-    let tables = [test.embeddings().await, test.embeddings().await, test.embeddings().await];
+    let tables = [
+        test.embeddings().await,
+        test.embeddings().await,
+        test.embeddings().await,
+    ];
     let writes = (0..24_u32).map(|n| {
         let table = tables[n as usize % 3].clone();
         // Each overlaps with its neighbours, and each third one goes backwards.
@@ -95,7 +102,10 @@ async fn processes_that_write_the_same_at_once_agree_on_the_size(test: TestStore
     });
     futures::future::join_all(writes).await;
     let expected: u64 = 270 * (400 + OVERHEAD);
-    assert_eq!(tables[0].write(EmbeddingWrite::default()).await.unwrap(), expected);
+    assert_eq!(
+        tables[0].write(EmbeddingWrite::default()).await.unwrap(),
+        expected
+    );
     assert_eq!(found(&tables[1], 0..400).await.len(), 270);
 }
 
@@ -108,7 +118,10 @@ async fn the_least_lately_used_goes_first_and_the_size_follows(test: TestStore) 
         test.clock.advance(hour * 7);
     }
     // A use of hours ago is to be marked anew; marking it saves it.
-    let answer = table.find(&[digest(0), digest(799), digest(2_399)]).await.unwrap();
+    let answer = table
+        .find(&[digest(0), digest(799), digest(2_399)])
+        .await
+        .unwrap();
     let mut unmarked = answer.unmarked;
     unmarked.sort_unstable();
     assert_eq!(unmarked, [digest(0), digest(799), digest(2_399)]);
@@ -140,7 +153,8 @@ async fn an_unlogged_table_that_was_emptied_counts_from_nothing(test: TestStore)
     table.write(inserting(0..10)).await.unwrap();
     // As PostgreSQL leaves it after a crash.
     test.execute_on_embeddings("DELETE FROM embedding_cache").await;
-    test.execute_on_embeddings("DELETE FROM embedding_cache_size").await;
+    test.execute_on_embeddings("DELETE FROM embedding_cache_size")
+        .await;
     assert_eq!(table.write(inserting(0..2)).await.unwrap(), 2 * (400 + OVERHEAD));
     assert_eq!(found(&table, 0..10).await, [0, 1]);
 }

@@ -22,13 +22,14 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::{
+    copy::Copying,
+    embed_stage::Models,
     fetch::{Confirmed, Coverage, Fetched, Memory},
     load_stage::Loader,
     target::Target,
 };
 use super::{
-    Environment, WorkerOptions, embedding_cache::CachedEmbedder, failure::AttemptError, lease_guard::Lease,
-    progress::ProgressHandle,
+    Environment, WorkerOptions, failure::AttemptError, lease_guard::Lease, progress::ProgressHandle,
 };
 use crate::{
     chunk::{Chunk, ChunkStrategy},
@@ -36,7 +37,8 @@ use crate::{
         document::{DocumentOutcome, sha256_hex},
         invocation::Phase,
     },
-    embed::{EmbeddedText, Embedder},
+    embed::EmbeddedText,
+    index::SparseEntry,
     store::Claim,
 };
 
@@ -91,7 +93,15 @@ struct LoadedChunk {
 /// What the embed stage hands on: items in the order they were loaded, each chunk with its vector.
 #[derive(Debug)]
 struct EmbeddedWindow {
-    items: Vec<(Loaded, Option<EmbeddedText>)>,
+    items: Vec<(Loaded, Option<EmbeddedChunk>)>,
+}
+
+/// The vectors of a chunk.
+#[derive(Debug)]
+struct EmbeddedChunk {
+    dense: EmbeddedText,
+    /// Where the source has a sparse model.
+    sparse: Option<SparseEntry>,
 }
 
 /// Runs one attempt of `claim`. When it returns, everything is in the collection.
@@ -102,21 +112,12 @@ pub(super) async fn run(
     lease: &Lease,
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
-    let model = &claim.plan.embedding.model;
-    let embedder = environment
-        .embedders
-        .get(model)
-        .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
-    let embedder: Arc<dyn Embedder> = Arc::new(CachedEmbedder::new(
-        embedder,
-        environment.embedding_cache.clone(),
-        &claim.invocation.tenant,
-        progress.clone(),
-    ));
+    let models = Models::find(environment, &claim.plan.embedding)?;
+    let models = models.with_cache(environment, &claim.invocation.tenant, progress);
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
-    let target = Target::open(environment, claim, lease, embedder.model(), shows_source).await?;
+    let target = Target::open(environment, claim, lease, &models, shows_source).await?;
     let mut unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
     if !fetched.lacks_nothing(|ordinal| unchanged.contains_key(&ordinal)) {
         // Somebody deleted records of what did not change, so it has to be loaded after all.
@@ -135,13 +136,18 @@ pub(super) async fn run(
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
-    let fingerprint = copy::fingerprint(embedder.as_ref());
+    let fingerprint = models.fingerprint();
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
-    let pending = copy::run(
-        environment, claim, lease, &target, &fingerprint, &entries, pending, progress,
-    )
-    .await?;
+    let copying = Copying {
+        environment,
+        claim,
+        lease,
+        target: &target,
+        fingerprint: &fingerprint,
+        progress,
+    };
+    let pending = copying.run(&entries, pending).await?;
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
     let (embedded_in, embedded_out) = mpsc::channel(EMBEDDED_WINDOWS);
     let loader = Loader {
@@ -157,7 +163,7 @@ pub(super) async fn run(
         progress.clone(),
         loaded_in,
     );
-    let embedding = embed_stage::run(embedder, loaded_out, embedded_in, progress);
+    let embedding = embed_stage::run(models, loaded_out, embedded_in, progress);
     let indexing = index_stage::run(environment, lease, &target, embedded_out, progress);
     tokio::try_join!(loading, embedding, indexing)?;
 

@@ -7,11 +7,12 @@ use std::{collections::HashMap, future::Future, time::Duration};
 
 use serde_json::{Map, Value, json};
 
+use super::embed_stage::Models;
 use crate::{
-    domain::{embedding::ModelDescription, names::CollectionName},
+    domain::names::CollectionName,
     index::{
         ChromaClient, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST,
-        IndexError, PageFields, Record, StoredRecord,
+        IndexError, PageFields, Record, SparseIndex, StoredRecord,
     },
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
@@ -47,14 +48,17 @@ impl Target {
         environment: &Environment,
         claim: &Claim,
         lease: &Lease,
-        model: &ModelDescription,
+        models: &Models,
         shows_source: bool,
     ) -> Result<Self, AttemptError> {
         let chroma = client(environment, claim)?;
         let invocation = &claim.invocation;
+        let model = models.dense.model();
+        let sparse = claim.plan.embedding.sparse.as_ref();
         let settings = CollectionSettings {
-            embedding_function: EmbeddingFunction::for_model(&model.name)?,
+            embedding_function: EmbeddingFunction::for_model(&model.name, models.task.as_ref()),
             dimensions: model.dimensions,
+            sparse: sparse.and_then(SparseIndex::for_settings),
             metadata: match shows_source {
                 true => finished_ingest(false),
                 false => Map::new(),

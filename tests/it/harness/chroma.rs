@@ -212,7 +212,9 @@ pub fn assert_same_records(left: &BTreeMap<String, StoredRecord>, right: &BTreeM
         let (one, other) = (left.vector.as_ref().unwrap(), right.vector.as_ref().unwrap());
         assert_eq!(one.len(), other.len(), "{}", left.id);
         let numbers = one.iter().zip(other);
-        let apart = numbers.map(|(one, other)| (one - other).abs()).fold(0.0, f32::max);
+        let apart = numbers
+            .map(|(one, other)| (one - other).abs())
+            .fold(0.0, f32::max);
         assert!(apart <= 1e-6, "{}: {apart}", left.id);
     }
 }

@@ -91,7 +91,9 @@ impl TestStore {
     /// A connection to where the embedding cache lies: with SQLite that is a file of its own.
     pub async fn raw_embeddings(&self) -> DatabaseConnection {
         match self.url.starts_with("sqlite:") {
-            true => Database::connect(format!("{}-embeddings", self.url)).await.unwrap(),
+            true => Database::connect(format!("{}-embeddings", self.url))
+                .await
+                .unwrap(),
             false => self.raw().await,
         }
     }

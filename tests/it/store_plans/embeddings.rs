@@ -24,7 +24,11 @@ pub async fn call_all(test: &TestStore) {
 
     let (claim, _) = test.claimed().await;
     let invocation = &claim.invocation;
-    let _ = test.store.record_fingerprint(invocation.id, 1, "a").await.unwrap();
+    let _ = test
+        .store
+        .record_fingerprint(invocation.id, 1, "a")
+        .await
+        .unwrap();
     let request = DonorRequest {
         asking: invocation.id,
         source_id: invocation.source_id.unwrap(),
