@@ -53,10 +53,9 @@ def normalized(x, prefix, name):
 
 def embeddings():
     words = node("Gather", [weight("embeddings.word_embeddings.weight"), "input_ids"], "words")
-    shape = node("Shape", ["input_ids"], "shape")
-    tokens = node("Gather", [shape, constant("one", 1, numpy.int64)], "tokens")
-    numbers = node("Range", [constant("zero", 0, numpy.int64), tokens, "one"], "numbers")
-    places = node("Gather", [weight("embeddings.position_embeddings.weight"), numbers], "places")
+    tokens = node("Shape", ["input_ids"], "tokens", start=1)
+    rows = constant("rows", [0], numpy.int64)
+    places = node("Slice", [weight("embeddings.position_embeddings.weight"), rows, tokens, rows], "places")
     kind = constant("kind", weights["embeddings.token_type_embeddings.weight"][0])
     total = node("Add", [node("Add", [words, places], "words.places"), kind], "total")
     return normalized(total, "embeddings.LayerNorm", "embedded")

@@ -31,10 +31,6 @@ use measure::{Cost, Meter};
 const FILES: usize = 3_000;
 
 fn main() {
-    // Built for the tests as well, which run nothing of it.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
     tokio::runtime::Runtime::new().unwrap().block_on(run());
 }
 

@@ -381,6 +381,13 @@ fn check_metadata(metadata: &Metadata) -> Result<(), IndexError> {
     }
 }
 
+impl Collection {
+    /// Whether records that are made for `settings` may stand in it.
+    pub fn is_compatible_with(&self, settings: &CollectionSettings) -> bool {
+        check_compatible(self, settings).is_ok()
+    }
+}
+
 fn check_compatible(collection: &Collection, settings: &CollectionSettings) -> Result<(), IndexError> {
     collection.check_dimensions(settings.dimensions)?;
     let wanted = settings.embedding_function.as_ref();

@@ -99,17 +99,6 @@ impl Collection {
         self.metadata.get(FINISHED_INGEST) == Some(&Value::Bool(true))
     }
 
-    /// Whether records that are made for `settings` may stand in it.
-    pub fn is_compatible_with(&self, settings: &CollectionSettings) -> bool {
-        let same_function = match (&self.embedding_function, &settings.embedding_function) {
-            (Some(stored), Some(wanted)) => stored.is_compatible_with(wanted),
-            (None, _) | (_, None) => true,
-        };
-        same_function
-            && self.check_dimensions(settings.dimensions).is_ok()
-            && self.check_sparse(settings.sparse.as_ref()).is_ok()
-    }
-
     /// Refuses vectors of another length than the stored ones, before anything is sent.
     pub(super) fn check_dimensions(&self, actual: u32) -> Result<(), IndexError> {
         match self.dimension {

@@ -11,6 +11,7 @@ use chroma_sync::{
 use serde_json::json;
 
 use crate::harness::{
+    chroma::assert_same_records,
     git_server::{Change, Repository},
     scenario::Scenario,
     service::Service,
@@ -112,7 +113,7 @@ async fn unchanged_on(backend: Backend) {
     );
     let records = scenario.chroma.records("first").await;
     assert_eq!(records.len(), usize::try_from(chunks).unwrap());
-    assert_eq!(scenario.chroma.records("second").await, records);
+    assert_same_records(&scenario.chroma.records("second").await, &records);
     let metadata = scenario.chroma.collection_metadata("second").await;
     assert_eq!(metadata["finished_ingest"], json!(true));
 
@@ -123,7 +124,7 @@ async fn unchanged_on(backend: Backend) {
         .await;
     let third = run(&scenario, &service, &source, "third", None).await;
     assert_eq!(work(&third), (4, 4, 0, 0));
-    assert_eq!(scenario.chroma.records("third").await, records);
+    assert_same_records(&scenario.chroma.records("third").await, &records);
 }
 
 on_both!(
@@ -163,7 +164,7 @@ async fn another_commit_on(backend: Backend) {
     let moved = &records[&format!("{}-0", sha256_hex("moved/short.txt"))];
     assert_eq!(moved.metadata["document_key"], json!("moved/short.txt"));
     drop(service);
-    assert_eq!(records, made_anew(&scenario, reference()).await);
+    assert_same_records(&records, &made_anew(&scenario, reference()).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,14 +182,14 @@ async fn records_that_the_donor_lost_or_that_were_changed_there_are_made_anew() 
     let second = run(&scenario, &service, &source, "second", None).await;
     let long = 7;
     assert_eq!(work(&second), (4, 3, 0, long));
-    assert_eq!(scenario.chroma.records("second").await, records);
+    assert_same_records(&scenario.chroma.records("second").await, &records);
 
     // Both are gone, and nothing but the cache is left.
     scenario.chroma.delete_collection("first").await;
     scenario.chroma.delete_collection("second").await;
     let third = run(&scenario, &service, &source, "third", None).await;
     assert_eq!(work(&third), (4, 0, 0, first.chunks_indexed));
-    assert_eq!(scenario.chroma.records("third").await, records);
+    assert_same_records(&scenario.chroma.records("third").await, &records);
 }
 
 on_both!(
@@ -215,10 +216,9 @@ async fn the_cache_serves_on(backend: Backend) {
         (first.tokens_embedded, first.chunks_truncated)
     );
     assert!(first.tokens_embedded > 0);
-    assert_eq!(
-        scenario.chroma.records("second").await,
-        scenario.chroma.records("first").await
-    );
+    // What the cache gives is the very vector, so these are equal to the last digit.
+    let equal = scenario.chroma.records("second").await == scenario.chroma.records("first").await;
+    assert!(equal);
 }
 
 #[tokio::test(flavor = "multi_thread")]

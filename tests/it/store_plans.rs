@@ -87,13 +87,13 @@ async fn every_statement_has_its_index(test: TestStore) {
     {
         // All tasks of the store run on this thread.
         let _recording = subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
+        embeddings::call_all(&test).await;
         call_all_for_workers(&test).await;
         call_all_for_callers(&test).await;
         deliveries::call_all(&test).await;
         credentials::call_all(&test).await;
         uploads::call_all(&test).await;
         auto_sync::call_all(&test).await;
-        embeddings::call_all(&test).await;
     }
     let statements = statements.0.lock().unwrap().clone();
     // Far fewer would mean that the log was not heard.

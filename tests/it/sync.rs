@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::{
+    chroma::assert_same_records,
     git_server::{Change, Repository},
     scenario::{Scenario, states},
     stores::{Backend, on_both},
@@ -131,9 +132,9 @@ async fn a_finished_collection_takes_no_more_and_a_second_one_gets_the_same_reco
 
     let second = scenario.run(&service, &source, "second", None).await;
     assert_eq!(second.state(), State::Complete);
-    assert_eq!(
-        scenario.chroma.records("first").await,
-        scenario.chroma.records("second").await
+    assert_same_records(
+        &scenario.chroma.records("first").await,
+        &scenario.chroma.records("second").await,
     );
 }
 

@@ -26,6 +26,13 @@ pub trait SparseEmbedder: Send + Sync + 'static {
     /// Name of the model, as `owner/name`.
     fn model(&self) -> &str;
 
+    /// What tells its vectors from those of another embedder of the same name, as
+    /// [`Embedder::fingerprint`](super::Embedder::fingerprint); they are cached under it. None for a model that
+    /// computes a vector in less time than it takes to look one up.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
     /// Embeds `texts`, at most [`MAX_TEXTS`](super::MAX_TEXTS): one vector for each, in order.
     ///
     /// Waits while the embedder is busy. Dropping the future gives up the work that has not begun.

@@ -1,6 +1,7 @@
 //! Embeddings that were computed before, so that none is computed twice.
 //!
-//! [`CachedEmbedder`] stands between the pipeline and a model. It looks all texts of a window up at once, has the
+//! [`CachedEmbedder`] stands between the pipeline and a dense model, and its like before a sparse model that is
+//! worth it. It looks all texts of a window up at once, has the
 //! model compute the others, and leaves what was computed here to be written in the background. A vector is found
 //! by the SHA-256 of all that it depends on: the model's fingerprint, the instruction, the text. So it serves other
 //! branches, collections and sources, a sync that is repeated, and an attempt after one that broke off.
@@ -14,7 +15,9 @@
 //! A vector that was read is checked before it is used. Nothing of a text is kept but its digest. Absent on
 //! purpose: embeddings of queries, which seldom repeat, and of sparse models that only count words.
 
-mod embedder;
+mod dense;
+mod lookup;
+mod sparse;
 mod writer;
 
 use std::{
@@ -28,8 +31,9 @@ use std::{
 
 use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
-pub(super) use self::embedder::CachedEmbedder;
+pub(super) use self::{dense::CachedEmbedder, sparse::cached as cached_sparse};
 use crate::{
+    domain::names::TenantName,
     error::chain,
     store::{EmbeddingDigest, EmbeddingTable, FoundEmbeddings, StoredEmbedding},
 };
@@ -138,6 +142,14 @@ impl EmbeddingCache {
             tracing::warn!(left, "embeddings were not written to the cache before the end");
         }
         shared.table.close().await;
+    }
+
+    /// Whose entries an attempt of `tenant` finds and makes.
+    fn owner<'a>(&self, tenant: &'a TenantName) -> &'a str {
+        match self.0.options.shared {
+            true => "",
+            false => tenant.as_str(),
+        }
     }
 
     /// What is known of `digests`. Whatever goes wrong, the answer is what was found until then.

@@ -11,7 +11,10 @@
 //! Whatever is not so is left to the ordinary stages, as if there were no donor. Absent on purpose: documents that
 //! the target holds records of already, which need the care of the index stage.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures::{StreamExt, stream};
 use serde_json::Value;
@@ -23,13 +26,12 @@ use super::{
     target::{Donor, Target},
 };
 use crate::{
-    chunk::CHUNKS_REVISION,
     domain::{
         document::{DocumentOutcome, record_id, sha256_hex},
         invocation::Statistics,
         source::SourceSettings,
     },
-    embed::Embedder,
+    error::chain,
     fetch::Entry,
     index::{DOCUMENT_KEY, Record, StoredRecord, VERSION_KEY},
     store::{Claim, DonorRequest, Settled},
@@ -56,88 +58,78 @@ struct Held {
     chunks: u32,
 }
 
-/// What goes into the fingerprint of an invocation, beside the settings of its source, which never change.
-pub(super) fn fingerprint(embedder: &dyn Embedder) -> String {
-    sha256_hex(&format!("{CHUNKS_REVISION}\n{}", embedder.fingerprint()))
+/// What copies for one attempt.
+pub(super) struct Copying<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) claim: &'a Claim,
+    pub(super) lease: &'a Lease,
+    pub(super) target: &'a Target,
+    /// What the records of the attempt are made with.
+    pub(super) fingerprint: &'a str,
+    pub(super) progress: &'a ProgressHandle,
 }
 
-/// Copies what it can of the `pending` documents, and returns those that are left to be loaded.
-pub(super) async fn run(
-    environment: &Environment,
-    claim: &Claim,
-    lease: &Lease,
-    target: &Target,
-    fingerprint: &str,
-    entries: &[Entry],
-    pending: Vec<u32>,
-    progress: &ProgressHandle,
-) -> Result<Vec<u32>, AttemptError> {
-    if pending.is_empty() {
-        return Ok(pending);
-    }
-    let Some((donor, held)) = find(environment, claim, target, fingerprint, entries, &pending).await? else {
-        return Ok(pending);
-    };
-    let start = Instant::now();
-    let (donor, pages) = (&donor, pages(held));
-    let count = pages.len();
-    let mut pages = Box::pin(
-        stream::iter(pages)
-            .map(|page| async move {
-                let records = read(target, donor, entries, &page).await;
-                (page, records)
-            })
-            .buffered(1 + PAGES_AHEAD),
-    );
-    let mut copied = std::collections::HashSet::new();
-    while let Some((page, records)) = pages.next().await {
-        let documents = match records {
-            Ok(documents) => documents,
-            Err(error) => {
-                // Gone, or away: the ordinary stages find out which, and need it no more.
-                tracing::info!(
-                    invocation.id = %lease.invocation, collection = %donor.name(), error = %error,
-                    "records can no longer be copied; the rest is read and embedded"
-                );
-                break;
-            }
+impl Copying<'_> {
+    /// Copies what it can of the `pending` documents, and returns those that are left to be loaded.
+    pub(super) async fn run(&self, entries: &[Entry], pending: Vec<u32>) -> Result<Vec<u32>, AttemptError> {
+        if pending.is_empty() {
+            return Ok(pending);
+        }
+        let Some((donor, held)) = self.find(entries, &pending).await? else {
+            return Ok(pending);
         };
-        copied.extend(write(environment, lease, target, page, documents, progress).await?);
+        let start = Instant::now();
+        let (target, donor, id) = (self.target, &donor, self.lease.invocation);
+        let mut pages = Box::pin(
+            stream::iter(pages(held))
+                .map(|page| async move {
+                    let records = read(target, donor, entries, &page).await;
+                    (page, records)
+                })
+                .buffered(1 + PAGES_AHEAD),
+        );
+        let mut copied = HashSet::new();
+        while let Some((page, records)) = pages.next().await {
+            let documents = match records {
+                Ok(documents) => documents,
+                Err(error) => {
+                    // Gone, or away: the ordinary stages find out which, and need it no more.
+                    tracing::info!(
+                        invocation.id = %id, collection = %donor.name(), error = %chain(&error),
+                        "records can no longer be copied; the rest is read and embedded"
+                    );
+                    break;
+                }
+            };
+            copied.extend(self.write(page, documents).await?);
+        }
+        self.progress.time(Stage::Index, start);
+        tracing::info!(
+            invocation.id = %id, collection = %donor.name(), documents = copied.len(),
+            "records of unchanged documents were copied"
+        );
+        let left = pending.into_iter().filter(|ordinal| !copied.contains(ordinal));
+        Ok(left.collect())
     }
-    progress.time(Stage::Index, start);
-    tracing::info!(
-        invocation.id = %lease.invocation, collection = %donor.name(), documents = copied.len(), pages = count,
-        "records of unchanged documents were copied"
-    );
-    Ok(pending
-        .into_iter()
-        .filter(|ordinal| !copied.contains(ordinal))
-        .collect())
-}
 
-/// A collection that has records to give, and which of the pending documents are to be had there.
-async fn find(
-    environment: &Environment,
-    claim: &Claim,
-    target: &Target,
-    fingerprint: &str,
-    entries: &[Entry],
-    pending: &[u32],
-) -> Result<Option<(Donor, Vec<Held>)>, AttemptError> {
-    let invocation = &claim.invocation;
-    let (SourceSettings::Github(_), Some(source_id)) = (&claim.plan.settings, invocation.source_id) else {
-        return Ok(None);
-    };
-    let request = DonorRequest {
-        asking: invocation.id,
-        source_id,
-        database: &invocation.database,
-        collection: &invocation.collection,
-        fingerprint,
-    };
-    for collection in environment.store.donor_collections(request).await? {
-        let Some(donor) = target.donor(&collection).await? else {
-            continue;
+    /// A collection that has records to give, and which of the pending documents are to be had there.
+    async fn find(
+        &self,
+        entries: &[Entry],
+        pending: &[u32],
+    ) -> Result<Option<(Donor, Vec<Held>)>, AttemptError> {
+        let (store, claim) = (&self.environment.store, self.claim);
+        let invocation = &claim.invocation;
+        let (SourceSettings::Github(_), Some(source_id)) = (&claim.plan.settings, invocation.source_id)
+        else {
+            return Ok(None);
+        };
+        let request = DonorRequest {
+            asking: invocation.id,
+            source_id,
+            database: &invocation.database,
+            collection: &invocation.collection,
+            fingerprint: self.fingerprint,
         };
         let wanted: HashMap<&str, (u32, &str)> = pending
             .iter()
@@ -149,23 +141,59 @@ async fn find(
                 ))
             })
             .collect();
-        let mut owned = ledger::owned_in(&environment.store, claim, source_id, &collection);
-        let mut held = Vec::new();
-        while let Some(page) = owned.next_page().await? {
-            held.extend(page.into_iter().filter_map(|document| {
-                let (ordinal, version) = wanted.get(document.document_key.as_str())?;
-                let same = *version == document.version_key;
-                (same && (1..=MAX_RECORDS).contains(&document.chunks)).then_some(Held {
-                    ordinal: *ordinal,
-                    chunks: document.chunks,
-                })
-            }));
+        for collection in store.donor_collections(request).await? {
+            let Some(donor) = self.target.donor(&collection).await? else {
+                continue;
+            };
+            let mut owned = ledger::owned_in(store, claim, source_id, &collection);
+            let mut held = Vec::new();
+            while let Some(page) = owned.next_page().await? {
+                held.extend(page.into_iter().filter_map(|document| {
+                    let (ordinal, version) = wanted.get(document.document_key.as_str())?;
+                    let same = *version == document.version_key;
+                    (same && (1..=MAX_RECORDS).contains(&document.chunks)).then_some(Held {
+                        ordinal: *ordinal,
+                        chunks: document.chunks,
+                    })
+                }));
+            }
+            // In the order of the listing, as everything else is written.
+            held.sort_unstable_by_key(|held| held.ordinal);
+            return Ok((!held.is_empty()).then_some((donor, held)));
         }
-        // In the order of the listing, as everything else is written.
-        held.sort_unstable_by_key(|held| held.ordinal);
-        return Ok((!held.is_empty()).then_some((donor, held)));
+        Ok(None)
     }
-    Ok(None)
+
+    /// Writes the records of a page and settles their documents; returns which.
+    async fn write(
+        &self,
+        page: Vec<Held>,
+        mut documents: HashMap<u32, Vec<Record>>,
+    ) -> Result<Vec<u32>, AttemptError> {
+        let mut counts = Statistics::default();
+        let (mut settled, mut records) = (Vec::with_capacity(page.len()), Vec::new());
+        for Held { ordinal, chunks } in page {
+            let Some(of_document) = documents.remove(&ordinal) else {
+                continue;
+            };
+            counts.documents_indexed += 1;
+            counts.documents_copied += 1;
+            counts.chunks_indexed += u64::from(chunks);
+            counts.bytes_indexed += of_document
+                .iter()
+                .map(|record| record.document.len() as u64)
+                .sum::<u64>();
+            records.extend(of_document);
+            settled.push(Settled {
+                ordinal,
+                outcome: DocumentOutcome::Indexed,
+                chunks,
+            });
+        }
+        self.target.upsert(self.lease, records).await?;
+        settle(self.environment, self.lease, self.progress, &settled, &counts).await?;
+        Ok(settled.into_iter().map(|settled| settled.ordinal).collect())
+    }
 }
 
 /// Puts documents together to pages. One with more records than a page has one of its own.
@@ -243,42 +271,8 @@ fn copy_of(record: StoredRecord, entry: &Entry, dimensions: u32) -> Option<Recor
         id,
         vector,
         document,
+        // Sparse vectors are in the metadata that was read.
         metadata,
-        // It came with the metadata.
         sparse: None,
     })
-}
-
-/// Writes the records of a page and settles their documents; returns which.
-async fn write(
-    environment: &Environment,
-    lease: &Lease,
-    target: &Target,
-    page: Vec<Held>,
-    mut documents: HashMap<u32, Vec<Record>>,
-    progress: &ProgressHandle,
-) -> Result<Vec<u32>, AttemptError> {
-    let mut counts = Statistics::default();
-    let (mut settled, mut records) = (Vec::with_capacity(page.len()), Vec::new());
-    for Held { ordinal, chunks } in page {
-        let Some(of_document) = documents.remove(&ordinal) else {
-            continue;
-        };
-        counts.documents_indexed += 1;
-        counts.documents_copied += 1;
-        counts.chunks_indexed += u64::from(chunks);
-        counts.bytes_indexed += of_document
-            .iter()
-            .map(|record| record.document.len() as u64)
-            .sum::<u64>();
-        records.extend(of_document);
-        settled.push(Settled {
-            ordinal,
-            outcome: DocumentOutcome::Indexed,
-            chunks,
-        });
-    }
-    target.upsert(lease, records).await?;
-    settle(environment, lease, progress, &settled, &counts).await?;
-    Ok(settled.into_iter().map(|settled| settled.ordinal).collect())
 }

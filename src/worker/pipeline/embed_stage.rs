@@ -11,13 +11,17 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{EmbeddedChunk, EmbeddedWindow, Loaded, refusals::Refusals};
 use crate::{
-    domain::embedding::{SparseSettings, Task},
+    chunk::CHUNKS_REVISION,
+    domain::{
+        document::sha256_hex,
+        embedding::{Embedding, SparseSettings, Task},
+        names::TenantName,
+    },
     embed::{EmbedError, Embedder, Purpose, SparseEmbedder},
     index::SparseEntry,
-    store::Claim,
     worker::{
         Environment,
-        embedding_cache::CachedEmbedder,
+        embedding_cache::{CachedEmbedder, cached_sparse},
         failure::AttemptError,
         progress::{ProgressHandle, Stage},
     },
@@ -79,24 +83,13 @@ pub(super) struct SparseModel {
 }
 
 impl Models {
-    /// The models of `claim`, the dense one with the cache before it.
-    pub(super) fn find(
-        environment: &Environment,
-        claim: &Claim,
-        progress: &ProgressHandle,
-    ) -> Result<Self, AttemptError> {
-        let embedding = &claim.plan.embedding;
+    /// The models of `embedding`.
+    pub(super) fn find(environment: &Environment, embedding: &Embedding) -> Result<Self, AttemptError> {
         let not_served = |model: &str| AttemptError::ModelNotServed(model.to_owned());
         let dense = environment
             .embedders
             .get(&embedding.model)
             .ok_or_else(|| not_served(&embedding.model))?;
-        let dense = CachedEmbedder::new(
-            dense,
-            environment.embedding_cache.clone(),
-            &claim.invocation.tenant,
-            progress.clone(),
-        );
         let sparse = embedding.sparse.as_ref().map(|SparseSettings { model, key }| {
             let embedder = environment.embedders.sparse(model);
             let embedder = embedder.ok_or_else(|| not_served(model))?;
@@ -105,9 +98,44 @@ impl Models {
         });
         Ok(Self {
             task: embedding.task_for(dense.model()),
-            dense: Arc::new(dense),
+            dense,
             sparse: sparse.transpose()?,
         })
+    }
+
+    /// The same models with the cache of `environment` before them, for an attempt of `tenant`.
+    pub(super) fn with_cache(
+        self,
+        environment: &Environment,
+        tenant: &TenantName,
+        progress: &ProgressHandle,
+    ) -> Self {
+        let cache = &environment.embedding_cache;
+        let dense = CachedEmbedder::new(self.dense, cache.clone(), tenant, progress.clone());
+        let sparse = self.sparse.map(|SparseModel { embedder, key }| SparseModel {
+            embedder: cached_sparse(embedder, cache.as_ref(), tenant),
+            key,
+        });
+        Self {
+            dense: Arc::new(dense),
+            task: self.task,
+            sparse,
+        }
+    }
+
+    /// What the records of an invocation are made with, as a digest; the settings of a source never change, but
+    /// what serves them may.
+    pub(super) fn fingerprint(&self) -> String {
+        let prompt = self
+            .task
+            .as_ref()
+            .map_or("", |task| task.document_prompt.as_str());
+        let sparse = self.sparse.as_ref().map(|sparse| {
+            let fingerprint = sparse.embedder.fingerprint();
+            (sparse.embedder.model().to_owned(), fingerprint)
+        });
+        let dense = self.dense.fingerprint();
+        sha256_hex(&format!("{CHUNKS_REVISION} {dense:?} {prompt:?} {sparse:?}"))
     }
 
     async fn embed(&self, items: Vec<Loaded>) -> Result<Answered, AttemptError> {

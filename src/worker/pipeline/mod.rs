@@ -23,6 +23,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::{
+    copy::Copying,
     embed_stage::Models,
     fetch::{Confirmed, Coverage, Fetched, Memory},
     load_stage::Loader,
@@ -112,7 +113,8 @@ pub(super) async fn run(
     lease: &Lease,
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
-    let models = Models::find(environment, claim, progress)?;
+    let models = Models::find(environment, &claim.plan.embedding)?;
+    let models = models.with_cache(environment, &claim.invocation.tenant, progress);
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
@@ -135,20 +137,18 @@ pub(super) async fn run(
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
-    let fingerprint = copy::fingerprint(models.dense.as_ref());
+    let fingerprint = models.fingerprint();
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
-    let pending = copy::run(
+    let copying = Copying {
         environment,
         claim,
         lease,
-        &target,
-        &fingerprint,
-        &entries,
-        pending,
+        target: &target,
+        fingerprint: &fingerprint,
         progress,
-    )
-    .await?;
+    };
+    let pending = copying.run(&entries, pending).await?;
     let (loaded_in, loaded_out) = mpsc::channel(LOADED_ITEMS);
     let (embedded_in, embedded_out) = mpsc::channel(EMBEDDED_WINDOWS);
     let loader = Loader {

@@ -200,6 +200,25 @@ impl ChromaDatabase {
     }
 }
 
+/// That two collections hold the same records. Their vectors may differ in the last digit: Chroma divides each by its
+/// length when it is written, and one that was copied was so divided twice.
+#[track_caller]
+pub fn assert_same_records(left: &BTreeMap<String, StoredRecord>, right: &BTreeMap<String, StoredRecord>) {
+    let ids = |records: &BTreeMap<String, StoredRecord>| records.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(ids(left), ids(right));
+    for (left, right) in left.values().zip(right.values()) {
+        assert_eq!(left.document, right.document, "{}", left.id);
+        assert_eq!(left.metadata, right.metadata, "{}", left.id);
+        let (one, other) = (left.vector.as_ref().unwrap(), right.vector.as_ref().unwrap());
+        assert_eq!(one.len(), other.len(), "{}", left.id);
+        let numbers = one.iter().zip(other);
+        let apart = numbers
+            .map(|(one, other)| (one - other).abs())
+            .fold(0.0, f32::max);
+        assert!(apart <= 1e-6, "{}: {apart}", left.id);
+    }
+}
+
 /// Options of a client of the server.
 pub fn options() -> ChromaOptions {
     ChromaOptions::new(Url::parse(server_url()).unwrap())

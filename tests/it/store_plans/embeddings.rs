@@ -1,6 +1,9 @@
 //! The calls about the embedding cache, and about collections that give records away.
 
-use chroma_sync::store::{DonorRequest, EmbeddingWrite, StoredEmbedding};
+use chroma_sync::{
+    domain::invocation::{Failure, Statistics},
+    store::{DonorRequest, EmbeddingWrite, StoredEmbedding},
+};
 
 use crate::harness::stores::{TestStore, collection};
 
@@ -34,4 +37,13 @@ pub async fn call_all(test: &TestStore) {
         fingerprint: "a",
     };
     assert!(test.store.donor_collections(request).await.unwrap().is_empty());
+    let failure = Failure {
+        reason: "REASON".to_owned(),
+        message: "message".to_owned(),
+    };
+    let _ = test
+        .store
+        .fail(invocation.id, 1, failure, Statistics::default(), test.now())
+        .await
+        .unwrap();
 }
