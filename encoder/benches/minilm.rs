@@ -22,7 +22,7 @@ use chroma_sync_encoder::{Encoder, EncoderConfig, Precision, Scratch, Weights};
 use processor_time::own_seconds;
 
 /// Rounds, each of which measures every engine once.
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 
 /// Tokens of a batch, as the embedder cuts them.
 const BATCH_TOKENS: usize = 1024;
@@ -160,7 +160,7 @@ fn embed(encoder: &Encoder, sequences: &[Vec<u32>], scratch: &mut Scratch) -> An
     order.sort_by_key(|index| std::cmp::Reverse(sequences[*index].len()));
     let mut vectors = vec![Vec::new(); sequences.len()];
     let (start, mut times) = (own_seconds(), 0);
-    while times == 0 || own_seconds() - start < 0.3 {
+    while times == 0 || own_seconds() - start < 0.2 {
         let mut rest = order.as_slice();
         while !rest.is_empty() {
             let (mut count, mut tokens) = (0, 0);

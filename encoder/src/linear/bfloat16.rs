@@ -57,7 +57,7 @@ per_instruction_set! {
 }
 
 #[inline(always)]
-fn round_rows_body<A>(inputs: &[f32], length: usize, bands: &mut Bands) {
+fn round_rows_body<A: MultiplyAdd>(inputs: &[f32], length: usize, bands: &mut Bands) {
     bands.reset(inputs.len() / length, depth(length));
     for (index, row) in inputs.chunks_exact(length).enumerate() {
         for (slot, values) in bands.row_mut(index).zip(row.chunks(STEP)) {
@@ -109,7 +109,7 @@ fn compute_portably(computation: impl Computation) {
     {
         #[target_feature(enable = "avx2,fma")]
         fn avx2(computation: impl Computation) {
-            computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+            computation.run::<Fused>(multiply_block::<Fused>);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor was just found to have AVX2 and FMA.
@@ -117,9 +117,9 @@ fn compute_portably(computation: impl Computation) {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+    computation.run::<Fused>(multiply_block::<Fused>);
     #[cfg(not(target_arch = "aarch64"))]
-    computation.run::<Separate>(|left, right, out| multiply_block::<Separate>(left, right, out));
+    computation.run::<Separate>(multiply_block::<Separate>);
 }
 
 /// A product of all rows with all outputs.
