@@ -29,7 +29,7 @@ const BATCH_TOKENS: usize = 1024;
 
 /// What runs the texts.
 enum Engine {
-    Own(Precision, Box<Encoder>, Scratch),
+    Own(Precision, Box<(Encoder, Scratch)>),
     Peer(&'static str),
 }
 
@@ -69,7 +69,7 @@ fn main() {
             "weights in {precision:?}: {:.0} MB of memory",
             resident_megabytes() - before
         );
-        engines.push(Engine::Own(precision, Box::new(encoder), Scratch::default()));
+        engines.push(Engine::Own(precision, Box::new((encoder, Scratch::default()))));
     }
     if peers.is_some() {
         engines.extend(["onnxruntime", "openvino f32", "openvino bf16"].map(Engine::Peer));
@@ -111,7 +111,7 @@ fn measure(what: &str, sequences: &[Vec<u32>], engines: &mut [Engine], peers: &m
     for round in 0..=ROUNDS {
         for ((engine, rates), vectors) in engines.iter_mut().zip(&mut rates).zip(&mut vectors) {
             let found = match engine {
-                Engine::Own(_, encoder, scratch) => Some(embed(encoder, sequences, scratch)),
+                Engine::Own(_, own) => Some(embed(&own.0, sequences, &mut own.1)),
                 Engine::Peer(name) => peers.as_mut().and_then(|peers| peers.embed(name)),
             };
             // The first round warms up.

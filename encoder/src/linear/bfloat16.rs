@@ -35,17 +35,33 @@ pub(crate) fn word(values: &[f32]) -> u32 {
 /// Up to 32 values as a line.
 #[inline(always)]
 pub(crate) fn line(values: &[f32]) -> Line {
+    if let Some(values) = values.as_array::<STEP>() {
+        return whole_line(values);
+    }
+    let mut padded = [0.0; STEP];
+    for (slot, value) in padded.iter_mut().zip(values) {
+        *slot = *value;
+    }
+    whole_line(&padded)
+}
+
+/// Two loops that compilers turn into vectors, where one over pairs is left scalar.
+#[inline(always)]
+fn whole_line(values: &[f32; STEP]) -> Line {
+    let mut rounded = [0; STEP];
+    for (slot, value) in rounded.iter_mut().zip(values) {
+        *slot = round(*value);
+    }
     let mut line = Line::default();
-    match values.as_array::<STEP>() {
-        Some(values) => {
-            for (word, [low, high]) in line.0.iter_mut().zip(values.as_chunks().0) {
-                *word = round(*low) | round(*high) << 16;
-            }
+    if cfg!(target_endian = "little") {
+        // SAFETY: both are 128 bytes of integers, which any bits are.
+        let pairs: [u64; LANES] = unsafe { std::mem::transmute(rounded) };
+        for (word, pair) in line.0.iter_mut().zip(pairs) {
+            *word = (pair | pair >> 16) as u32;
         }
-        None => {
-            for (slot, values) in line.0.iter_mut().zip(values.chunks(2)) {
-                *slot = word(values);
-            }
+    } else {
+        for (word, [low, high]) in line.0.iter_mut().zip(rounded.as_chunks().0) {
+            *word = low | high << 16;
         }
     }
     line
