@@ -14,9 +14,9 @@ use crate::{
         watch::{WatchHub, WatchOptions},
     },
     auto_sync::{self, Queue, QueueError},
-    config::{AuthMode, ChromaRole, Config},
+    config::{AuthMode, ChromaRole, Config, EmbeddingPrecision},
     domain::{api_key::Role, embedding::ModelCatalog},
-    embed::{Embedders, LoadError, LocalOptions, ModelDirectories},
+    embed::{Embedders, LoadError, LocalOptions, ModelDirectories, PrecisionChoice},
     fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError},
     parse::DescribeError,
@@ -118,7 +118,16 @@ pub fn chroma_client(config: &Config) -> Result<ChromaClient, IndexError> {
 pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     let directory = (!config.models.dir.as_os_str().is_empty()).then(|| config.models.dir.clone());
     let directories = ModelDirectories::from_environment(directory);
-    let mut options = LocalOptions::default();
+    let mut options = LocalOptions {
+        precision: match config.embedding.precision {
+            EmbeddingPrecision::Auto => PrecisionChoice::Auto,
+            EmbeddingPrecision::F32 => PrecisionChoice::Single,
+            EmbeddingPrecision::Bf16 => PrecisionChoice::Bfloat16,
+            EmbeddingPrecision::Int8 => PrecisionChoice::EightBit,
+        },
+        max_tokens: config.embedding.max_tokens,
+        ..LocalOptions::default()
+    };
     if let Some(threads) = NonZeroUsize::new(config.embedding.threads) {
         options.threads = threads;
     }

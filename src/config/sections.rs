@@ -1,6 +1,6 @@
 //! The sections of the configuration. Meanings and defaults are in `config/default.toml`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
@@ -192,6 +192,19 @@ pub struct EmbeddingConfig {
     pub default_model: String,
     pub models: Vec<String>,
     pub threads: usize,
+    pub precision: EmbeddingPrecision,
+    pub max_tokens: NonZeroUsize,
+}
+
+/// `embedding.precision`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum EmbeddingPrecision {
+    Auto,
+    F32,
+    Bf16,
+    Int8,
 }
 
 /// `[parse]`.

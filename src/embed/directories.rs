@@ -12,8 +12,14 @@ use std::{
 
 use super::LoadError;
 
+/// The weights of a model, named as on the hub.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+
+/// Where the weights of a large model lie, which may take the place of [`WEIGHTS`].
+pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
+
 /// Files without which a model cannot be loaded, named as on the hub.
-pub(crate) const REQUIRED: [&str; 3] = ["config.json", "tokenizer.json", "model.safetensors"];
+pub(crate) const REQUIRED: [&str; 3] = ["config.json", "tokenizer.json", WEIGHTS];
 
 /// The longest revision a `refs/main` may name: a SHA-256 in hexadecimal.
 const MAX_REVISION_BYTES: u64 = 64;
@@ -158,7 +164,9 @@ fn snapshot(cache: &Path, owner: &str, model: &str) -> Result<PathBuf, String> {
 
 /// `directory` itself if it has all files, or what is missing.
 fn complete(directory: PathBuf) -> Result<PathBuf, String> {
-    match REQUIRED.iter().find(|file| !directory.join(file).is_file()) {
+    let has = |file: &str| directory.join(file).is_file();
+    let is_missing = |file: &&&str| !has(file) && !(**file == WEIGHTS && has(WEIGHTS_INDEX));
+    match REQUIRED.iter().find(is_missing) {
         Some(file) => Err(format!("{} has no {file}", directory.display())),
         None => Ok(directory),
     }
@@ -230,7 +238,7 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.contains("models.dir") && message.contains("download owner/model"),
+            message.contains("models.dir") && message.contains("`chroma-sync models pull owner/model`"),
             "{message}"
         );
     }

@@ -47,8 +47,8 @@ pub enum LoadError {
     Name(String),
     /// No place has all files of the model.
     #[error(
-        "model {model} was not found: {}; put its files there, or set models.dir to the directory \
-         that holds {model}/, or run `huggingface-cli download {model}`",
+        "model {model} was not found: {}; run `chroma-sync models pull {model}`, or put its files there, or set \
+         models.dir to the directory that holds {model}/",
         missing.join("; ")
     )]
     Missing {

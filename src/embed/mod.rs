@@ -24,7 +24,7 @@ use crate::domain::embedding::ModelDescription;
 
 pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError};
-pub use local::{LocalEmbedder, LocalOptions, Tokens};
+pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
 pub use registry::Embedders;
 pub use sparse::{SparseEmbedder, SparseVector};
 

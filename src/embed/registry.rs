@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Embedder, LoadError, LocalEmbedder, LocalOptions, ModelDirectories, SparseEmbedder};
+use super::{Embedder, LoadError, LocalModel, LocalOptions, ModelDirectories, SparseEmbedder};
 use crate::domain::embedding::ModelDescription;
 
 /// One embedder for each model, found by the model's name. Dense and sparse models are apart.
@@ -18,9 +18,10 @@ impl Embedders {
         Self::default()
     }
 
-    /// Loads the models `names` from `directories` to run in this process, each on threads of its own.
+    /// Loads the models `names` from `directories` to run in this process, each on threads of its own. Their files
+    /// say which are dense and which sparse.
     ///
-    /// Reads files and takes some 0.1 s a model, so call it before the runtime serves, or on a blocking thread.
+    /// Reads all files, which takes from 0.1 s to seconds a model, so call it before the runtime serves, or on a blocking thread.
     ///
     /// # Errors
     /// The first model that is not found or cannot be loaded.
@@ -31,7 +32,10 @@ impl Embedders {
     ) -> Result<Self, LoadError> {
         let mut embedders = Self::new();
         for name in names {
-            embedders.insert(Arc::new(LocalEmbedder::load(&directories.find(name)?, options)?));
+            match LocalModel::load(&directories.find(name)?, options)? {
+                LocalModel::Dense(embedder) => embedders.insert(Arc::new(embedder)),
+                LocalModel::Sparse(embedder) => embedders.insert_sparse(Arc::new(embedder)),
+            }
         }
         Ok(embedders)
     }

@@ -1,157 +1,104 @@
-//! A sentence encoder that runs in this process, on the CPU.
+//! Models that run in this process, on the CPU.
 //!
-//! The model is loaded from files as the Hugging Face hub has them; see [`ModelDirectories`]. Supported are
-//! BERT encoders whose tokens are averaged, such as `sentence-transformers/all-MiniLM-L6-v2`. Vectors equal
-//! those of the `sentence-transformers` package up to single-precision rounding (`tests/golden/`).
+//! A model is loaded from files as the Hugging Face hub has them; see [`ModelDirectories`]. What it is, the files
+//! say ([`description`]): dense are BERT encoders whose tokens are averaged, such as
+//! `sentence-transformers/all-MiniLM-L6-v2`, and Qwen3 decoders of which the last token counts, such as
+//! `Qwen/Qwen3-Embedding-0.6B`; sparse are BERTs with the head of a masked language model, such as
+//! `prithivida/Splade_PP_en_v1`. Vectors equal those of the `sentence-transformers` package up to the rounding of the
+//! precision (`tests/golden/`).
 //!
 //! [`ModelDirectories`]: super::ModelDirectories
 
 mod batches;
+mod dense;
 mod description;
+mod options;
 mod pool;
+mod sparse;
 mod tokenizer;
+mod weights;
 
-use std::{fs::File, num::NonZeroUsize, sync::Arc, thread};
+use std::path::PathBuf;
 
-use chroma_sync_encoder::{Encoder, Precision, Scratch, Weights};
-use futures::future::BoxFuture;
+use chroma_sync_encoder::{Encoder, MaskedLanguageModel, Qwen3, Qwen3Config, TensorError, Weights};
 
+pub use dense::LocalEmbedder;
+pub use options::{LocalOptions, PrecisionChoice};
+pub use sparse::LocalSparseEmbedder;
 pub use tokenizer::Tokens;
 
 use self::{
-    description::SentenceModel,
-    pool::{Model, Pool},
+    dense::Network,
+    description::{Architecture, Description},
     tokenizer::{TextTokenizer, TokenizerError},
 };
-use super::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose};
-use crate::domain::embedding::ModelDescription;
+use super::{LoadError, ModelFiles};
 
 const TOKENIZER: &str = "tokenizer.json";
-const WEIGHTS: &str = "model.safetensors";
 
 /// The largest `tokenizer.json`, in bytes; those of large vocabularies have some 20 MB.
 const MAX_TOKENIZER_BYTES: u64 = 64 << 20;
 
-/// How a model runs.
-#[derive(Debug, Clone, Copy)]
-pub struct LocalOptions {
-    /// Threads of the model's own, each of which computes a batch by itself.
-    pub threads: NonZeroUsize,
+/// A model that runs in this process.
+pub enum LocalModel {
+    /// It makes dense vectors.
+    Dense(LocalEmbedder),
+    /// It makes sparse vectors.
+    Sparse(LocalSparseEmbedder),
 }
 
-impl Default for LocalOptions {
-    /// As many threads as the process may use processors.
-    fn default() -> Self {
-        Self {
-            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        }
-    }
-}
-
-/// A sentence encoder with its own threads.
-///
-/// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
-pub struct LocalEmbedder {
-    description: ModelDescription,
-    pool: Pool<SentenceEncoder>,
-}
-
-/// Tokenizer and encoder of one model.
-struct SentenceEncoder {
-    tokenizer: TextTokenizer,
-    encoder: Encoder,
-}
-
-impl Model for SentenceEncoder {
-    type Scratch = Scratch;
-
-    fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
-        self.tokenizer.tokenize(text)
-    }
-
-    fn encode(&self, sequences: &[&[u32]], scratch: &mut Scratch) -> Vec<Vec<f32>> {
-        self.encoder.embed(sequences, scratch)
-    }
-}
-
-impl LocalEmbedder {
+impl LocalModel {
     /// Loads the model in `files` and starts its threads.
     ///
-    /// Reads all files and takes some 0.1 s, so call it before the runtime serves, or on a blocking thread. The
-    /// weights file stays mapped: it may be replaced by another, but must not be rewritten in place.
+    /// Reads all files: some 0.1 s for a model of 90 MB, seconds for one of 1 GB, so call it before the runtime
+    /// serves, or on a blocking thread. The weights files stay mapped: they may be replaced by others, but must not
+    /// be rewritten in place.
     ///
     /// # Errors
     /// If a file is missing, damaged, or describes a model that is not supported; the error names the file.
     pub fn load(files: &ModelFiles, options: LocalOptions) -> Result<Self, LoadError> {
-        let model = SentenceModel::read(files)?;
-        let tokenizer_bytes = files.read(TOKENIZER, MAX_TOKENIZER_BYTES)?;
-        let tokenizer = TextTokenizer::parse(&tokenizer_bytes, model.encoder.vocabulary, model.max_tokens)
-            .map_err(|error| tokenizer_load_error(files, error))?;
-        drop(tokenizer_bytes);
+        let Description {
+            architecture,
+            max_tokens,
+        } = Description::read(files, options.max_tokens.get())?;
+        let vocabulary = match &architecture {
+            Architecture::Bert(config) | Architecture::MaskedLanguageModel(config) => config.vocabulary,
+            Architecture::Qwen3(config) => config.vocabulary,
+        };
+        let tokenizer = TextTokenizer::parse(
+            &files.read(TOKENIZER, MAX_TOKENIZER_BYTES)?,
+            vocabulary,
+            max_tokens,
+        )
+        .map_err(|error| tokenizer_load_error(files, error))?;
 
-        let path = files.path(WEIGHTS);
-        let file = File::open(&path).map_err(|source| LoadError::Read {
+        let (path, tensors) = weights::open(files)?;
+        let failed = |source: TensorError| LoadError::Weights {
             path: path.clone(),
-            source,
-        })?;
-        let weights =
-            Weights::read(&file, &model.encoder, Precision::Single).map_err(|source| LoadError::Weights {
-                path: path.clone(),
-                source: source.into(),
-            })?;
-        let description = ModelDescription {
-            name: files.name().to_owned(),
-            dimensions: model.encoder.hidden as u32,
-            max_tokens: model.max_tokens as u32,
-            takes_instructions: false,
+            source: source.into(),
         };
-        let encoder = SentenceEncoder {
-            tokenizer,
-            encoder: Encoder::new(model.encoder, weights),
-        };
-
-        // Bits that rotted in the file show as NaN or infinity in nearly every vector.
-        let trial = encoder.encoder.embed(&[&[0]], &mut Scratch::default());
-        if trial.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(LoadError::NotFinite { path });
-        }
-        let pool =
-            Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {
-                model: files.name().to_owned(),
-                source,
-            })?;
-        Ok(Self { description, pool })
-    }
-
-    /// What the model reads of `text`. Computes on the calling thread: some microseconds for each hundred bytes.
-    ///
-    /// # Errors
-    /// [`EmbedError::Tokenizer`].
-    pub fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
-        self.pool.model().tokenize(text)
-    }
-}
-
-impl Embedder for LocalEmbedder {
-    fn model(&self) -> &ModelDescription {
-        &self.description
-    }
-
-    fn embed(
-        &self,
-        texts: Vec<Arc<str>>,
-        purpose: Purpose,
-        _instruction: &str,
-    ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
-        Box::pin(async move {
-            if texts.len() > MAX_TEXTS {
-                return Err(EmbedError::TooManyTexts {
-                    count: texts.len(),
-                    limit: MAX_TEXTS,
-                });
+        let precision = options.precision.resolve();
+        match architecture {
+            Architecture::Bert(config) => {
+                let weights = Weights::read(&tensors, &config, precision).map_err(failed)?;
+                let dimensions = config.hidden;
+                let network = Network::Bert(Encoder::new(config, weights));
+                LocalEmbedder::start(files, network, dimensions, tokenizer, options, path).map(Self::Dense)
             }
-            self.pool.embed(texts, purpose).await
-        })
+            Architecture::Qwen3(config) => {
+                let config = Qwen3Config {
+                    positions: max_tokens,
+                    ..config
+                };
+                let dimensions = config.hidden;
+                let network = Network::Qwen3(Qwen3::read(&tensors, config, precision).map_err(failed)?);
+                LocalEmbedder::start(files, network, dimensions, tokenizer, options, path).map(Self::Dense)
+            }
+            Architecture::MaskedLanguageModel(config) => {
+                let network = MaskedLanguageModel::read(&tensors, config, precision).map_err(failed)?;
+                LocalSparseEmbedder::start(files, network, tokenizer, options, path).map(Self::Sparse)
+            }
+        }
     }
 }
 
@@ -163,6 +110,15 @@ fn tokenizer_load_error(files: &ModelFiles, error: TokenizerError) -> LoadError 
             path,
             problem: error.to_string(),
         },
+    }
+}
+
+/// A model of another kind than the caller can use.
+fn other_kind(files: &ModelFiles, problem: &str) -> LoadError {
+    let path: PathBuf = files.path("config.json");
+    LoadError::Unsupported {
+        path,
+        problem: problem.to_owned(),
     }
 }
 

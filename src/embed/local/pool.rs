@@ -2,7 +2,8 @@
 //!
 //! A request is cut into steps, first to tokenise, then to encode in batches, and any idle thread takes the next
 //! step; so one large request uses all threads, and many small ones share them. Steps of queries come before steps
-//! of documents, for someone waits for them.
+//! of documents, for someone waits for them. A step of documents may take seconds with a large model, so a thread
+//! pauses in it several times a layer, and does what queries wait for before it goes on.
 //!
 //! Back-pressure: a request needs one of [`ADMITTED_PER_THREAD`] permits per thread and purpose, and keeps it
 //! until its last step is gone from the queue. So the queue is bounded, and callers wait in `embed`.
@@ -21,7 +22,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{batches::plan, tokenizer::Tokens};
-use crate::embed::{EmbedError, EmbeddedText, Purpose};
+use crate::embed::{EmbedError, Purpose};
 
 /// Requests of one purpose in work or in the queue for each thread: one to work on, one to follow at once.
 const ADMITTED_PER_THREAD: usize = 2;
@@ -34,32 +35,59 @@ pub(super) trait Model: Send + Sync + 'static {
     /// Working memory of one thread.
     type Scratch: Default;
 
-    /// The tokens of one text.
-    fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError>;
+    /// What it makes of a text.
+    type Vector: Send + 'static;
 
-    /// A vector for each sequence, in order.
-    fn encode(&self, sequences: &[&[u32]], scratch: &mut Self::Scratch) -> Vec<Vec<f32>>;
+    /// The tokens of one text, after what `instruction` adds to it.
+    fn tokenize(&self, text: &str, instruction: &str) -> Result<Tokens, EmbedError>;
+
+    /// A vector for each sequence, in order. Calls `pause` several times, each soon after the last.
+    fn encode(
+        &self,
+        sequences: &[&[u32]],
+        scratch: &mut Self::Scratch,
+        pause: &mut dyn FnMut(),
+    ) -> Vec<Self::Vector>;
+
+    /// Whether all numbers of `vector` are finite.
+    fn is_finite(vector: &Self::Vector) -> bool;
 }
 
-type Answer = Result<Vec<EmbeddedText>, EmbedError>;
+/// One text, embedded.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Encoded<V> {
+    pub(super) vector: V,
+    /// Tokens that the model read.
+    pub(super) tokens: u32,
+    /// Whether the text went on beyond these.
+    pub(super) truncated: bool,
+}
+
+type Answer<V> = Result<Vec<Encoded<V>>, EmbedError>;
 
 /// The threads' shared end of the pool.
-struct Shared<M> {
+struct Shared<M: Model> {
     model: M,
     threads: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<M::Vector>>,
     filled: Condvar,
 }
 
-#[derive(Default)]
-struct Queue {
-    queries: VecDeque<Step>,
-    documents: VecDeque<Step>,
+struct Queue<V> {
+    queries: VecDeque<Step<V>>,
+    documents: VecDeque<Step<V>>,
     stopped: bool,
 }
 
-struct Step {
-    request: Arc<Request>,
+/// Working memory of a thread: queries have their own, since they are computed amid a step of documents.
+#[derive(Default)]
+struct Scratches<S> {
+    documents: S,
+    queries: S,
+}
+
+struct Step<V> {
+    request: Arc<Request<V>>,
     work: Work,
 }
 
@@ -68,24 +96,25 @@ enum Work {
     Encode(Vec<usize>),
 }
 
-struct Request {
+struct Request<V> {
     texts: Vec<Arc<str>>,
+    instruction: String,
     purpose: Purpose,
-    progress: Mutex<Progress>,
+    progress: Mutex<Progress<V>>,
     _permit: OwnedSemaphorePermit,
 }
 
-struct Progress {
+struct Progress<V> {
     /// Gone once the request is answered.
-    reply: Option<oneshot::Sender<Answer>>,
+    reply: Option<oneshot::Sender<Answer<V>>>,
     tokens: Vec<Option<Tokens>>,
-    embedded: Vec<Option<EmbeddedText>>,
+    encoded: Vec<Option<Encoded<V>>>,
     /// Steps of the current stage that are not done.
     steps_left: usize,
 }
 
 /// The callers' end: dropping it stops the threads after their current step.
-pub(super) struct Pool<M> {
+pub(super) struct Pool<M: Model> {
     shared: Arc<Shared<M>>,
     queries: Arc<Semaphore>,
     documents: Arc<Semaphore>,
@@ -107,7 +136,11 @@ impl<M: Model> Pool<M> {
 
     fn without_threads(model: M, threads: usize) -> Self {
         let permits = threads * ADMITTED_PER_THREAD;
-        let queue = Mutex::new(Queue::default());
+        let queue = Mutex::new(Queue {
+            queries: VecDeque::new(),
+            documents: VecDeque::new(),
+            stopped: false,
+        });
         Self {
             shared: Arc::new(Shared {
                 model,
@@ -126,7 +159,12 @@ impl<M: Model> Pool<M> {
     }
 
     /// Embeds `texts` once a permit is free.
-    pub(super) async fn embed(&self, texts: Vec<Arc<str>>, purpose: Purpose) -> Answer {
+    pub(super) async fn embed(
+        &self,
+        texts: Vec<Arc<str>>,
+        instruction: String,
+        purpose: Purpose,
+    ) -> Answer<M::Vector> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
@@ -139,12 +177,24 @@ impl<M: Model> Pool<M> {
             .await
             .map_err(|_| EmbedError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        self.shared.admit(texts, purpose, reply, permit);
+        let progress = Mutex::new(Progress {
+            reply: Some(reply),
+            tokens: vec![None; texts.len()],
+            encoded: texts.iter().map(|_| None).collect(),
+            steps_left: 0,
+        });
+        self.shared.admit(Request {
+            texts,
+            instruction,
+            purpose,
+            progress,
+            _permit: permit,
+        });
         answer.await.unwrap_or(Err(EmbedError::Stopped))
     }
 }
 
-impl<M> Drop for Pool<M> {
+impl<M: Model> Drop for Pool<M> {
     fn drop(&mut self) {
         let mut queue = lock(&self.shared.queue);
         queue.stopped = true;
@@ -157,38 +207,17 @@ impl<M> Drop for Pool<M> {
 }
 
 impl<M: Model> Shared<M> {
-    fn admit(
-        &self,
-        texts: Vec<Arc<str>>,
-        purpose: Purpose,
-        reply: oneshot::Sender<Answer>,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let count = texts.len();
+    fn admit(&self, request: Request<M::Vector>) {
+        let count = request.texts.len();
         let starts = (0..count).step_by(TEXTS_PER_STEP);
         let work = starts
             .map(|start| Work::Tokenize(start..count.min(start + TEXTS_PER_STEP)))
             .collect();
-        let progress = Progress {
-            reply: Some(reply),
-            tokens: vec![None; count],
-            embedded: vec![None; count],
-            steps_left: 0,
-        };
-        let progress = Mutex::new(progress);
-        self.enqueue(
-            &Arc::new(Request {
-                texts,
-                purpose,
-                progress,
-                _permit: permit,
-            }),
-            work,
-        );
+        self.enqueue(&Arc::new(request), work);
     }
 
     /// Begins the next stage of `request`.
-    fn enqueue(&self, request: &Arc<Request>, work: Vec<Work>) {
+    fn enqueue(&self, request: &Arc<Request<M::Vector>>, work: Vec<Work>) {
         lock(&request.progress).steps_left = work.len();
         let steps = work.into_iter().map(|work| Step {
             request: Arc::clone(request),
@@ -205,14 +234,14 @@ impl<M: Model> Shared<M> {
 
     /// The life of a thread.
     fn run(&self) {
-        let mut scratch = M::Scratch::default();
+        let mut scratches = Scratches::default();
         while let Some(step) = self.wait() {
-            self.take(step, &mut scratch);
+            self.take(step, &mut scratches);
         }
     }
 
     /// The next step, or none once the pool is dropped.
-    fn wait(&self) -> Option<Step> {
+    fn wait(&self) -> Option<Step<M::Vector>> {
         let mut queue = lock(&self.queue);
         loop {
             if queue.stopped {
@@ -225,15 +254,34 @@ impl<M: Model> Shared<M> {
         }
     }
 
+    /// Does one step, and in its pauses what queries wait for.
+    fn take(&self, step: Step<M::Vector>, scratches: &mut Scratches<M::Scratch>) {
+        let Scratches { documents, queries } = scratches;
+        match step.request.purpose {
+            Purpose::Query => self.work(step, queries, &mut || {}),
+            Purpose::Document => self.work(step, documents, &mut || self.take_queries(queries)),
+        }
+    }
+
+    /// Does the steps of queries that are there.
+    fn take_queries(&self, scratch: &mut M::Scratch) {
+        loop {
+            let Some(step) = lock(&self.queue).queries.pop_front() else {
+                return;
+            };
+            self.work(step, scratch, &mut || {});
+        }
+    }
+
     /// Does one step, whatever happens in it.
-    fn take(&self, step: Step, scratch: &mut M::Scratch) {
+    fn work(&self, step: Step<M::Vector>, scratch: &mut M::Scratch, pause: &mut dyn FnMut()) {
         let Step { request, work } = step;
         if request.is_abandoned() {
             return;
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| match work {
-            Work::Tokenize(range) => self.tokenize(&request, range),
-            Work::Encode(batch) => self.encode(&request, &batch, scratch),
+            Work::Tokenize(range) => self.tokenize(&request, range, pause),
+            Work::Encode(batch) => self.encode(&request, &batch, scratch, pause),
         }));
         match outcome {
             Ok(Ok(())) => {}
@@ -246,11 +294,17 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    fn tokenize(&self, request: &Arc<Request>, range: Range<usize>) -> Result<(), EmbedError> {
-        let texts = request.texts[range.clone()].iter();
-        let tokens: Vec<Tokens> = texts
-            .map(|text| self.model.tokenize(text))
-            .collect::<Result<_, _>>()?;
+    fn tokenize(
+        &self,
+        request: &Arc<Request<M::Vector>>,
+        range: Range<usize>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), EmbedError> {
+        let mut tokens = Vec::with_capacity(range.len());
+        for text in &request.texts[range.clone()] {
+            tokens.push(self.model.tokenize(text, &request.instruction)?);
+            pause();
+        }
         let mut progress = lock(&request.progress);
         for (slot, tokens) in progress.tokens[range].iter_mut().zip(tokens) {
             *slot = Some(tokens);
@@ -270,7 +324,13 @@ impl<M: Model> Shared<M> {
         Ok(())
     }
 
-    fn encode(&self, request: &Request, batch: &[usize], scratch: &mut M::Scratch) -> Result<(), EmbedError> {
+    fn encode(
+        &self,
+        request: &Request<M::Vector>,
+        batch: &[usize],
+        scratch: &mut M::Scratch,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), EmbedError> {
         let mut progress = lock(&request.progress);
         let tokens: Vec<Tokens> = batch
             .iter()
@@ -278,38 +338,38 @@ impl<M: Model> Shared<M> {
             .collect();
         drop(progress);
         let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
-        let vectors = self.model.encode(&sequences, scratch);
-        if vectors.iter().flatten().any(|value| !value.is_finite()) {
+        let vectors = self.model.encode(&sequences, scratch, pause);
+        if !vectors.iter().all(M::is_finite) {
             return Err(EmbedError::NotFinite);
         }
         let mut progress = lock(&request.progress);
         for ((index, tokens), vector) in batch.iter().zip(tokens).zip(vectors) {
-            let embedded = EmbeddedText {
+            let encoded = Encoded {
                 vector,
                 tokens: tokens.ids.len() as u32,
                 truncated: tokens.truncated,
             };
-            progress.embedded[*index] = Some(embedded);
+            progress.encoded[*index] = Some(encoded);
         }
         if progress.is_stage_done() {
-            let embedded = std::mem::take(&mut progress.embedded)
+            let encoded = std::mem::take(&mut progress.encoded)
                 .into_iter()
                 .flatten()
                 .collect();
             drop(progress);
-            request.answer(Ok(embedded));
+            request.answer(Ok(encoded));
         }
         Ok(())
     }
 }
 
-impl Queue {
-    fn next(&mut self) -> Option<Step> {
+impl<V> Queue<V> {
+    fn next(&mut self) -> Option<Step<V>> {
         self.queries.pop_front().or_else(|| self.documents.pop_front())
     }
 }
 
-impl Request {
+impl<V> Request<V> {
     /// Whether it was answered, or nobody waits for its answer.
     fn is_abandoned(&self) -> bool {
         lock(&self.progress)
@@ -318,7 +378,7 @@ impl Request {
             .is_none_or(oneshot::Sender::is_closed)
     }
 
-    fn answer(&self, answer: Answer) {
+    fn answer(&self, answer: Answer<V>) {
         if let Some(reply) = lock(&self.progress).reply.take() {
             // The caller may be gone by now, and then nobody misses the answer.
             let _ = reply.send(answer);
@@ -326,7 +386,7 @@ impl Request {
     }
 }
 
-impl Progress {
+impl<V> Progress<V> {
     /// Counts a step as done; true for the last one of its stage.
     fn is_stage_done(&mut self) -> bool {
         self.steps_left -= 1;

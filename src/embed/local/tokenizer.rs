@@ -44,6 +44,7 @@ pub(super) enum TokenizerError {
 /// A tokenizer that cuts texts to what the model reads and never pads.
 pub(super) struct TextTokenizer {
     tokenizer: Tokenizer,
+    max_tokens: usize,
     max_bytes: usize,
 }
 
@@ -80,13 +81,27 @@ impl TextTokenizer {
             .map_err(TokenizerError::Parse)?;
         Ok(Self {
             tokenizer,
-            max_bytes: max_tokens * BYTES_PER_TOKEN,
+            max_tokens,
+            max_bytes: max_tokens.saturating_mul(BYTES_PER_TOKEN),
         })
     }
 
-    /// The tokens of `text`.
-    pub(super) fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
-        let read = &text[..text.floor_char_boundary(self.max_bytes)];
+    /// The most tokens of a text, with those the model adds.
+    pub(super) fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    /// The tokens of `text`, after the text of `instruction` unless that is empty. What is longer than the model
+    /// reads is cut off at its end; the tokens that the model adds stay.
+    pub(super) fn tokenize(&self, text: &str, instruction: &str) -> Result<Tokens, EmbedError> {
+        let instructed;
+        let text = if instruction.is_empty() {
+            text
+        } else {
+            instructed = instruct(self.beginning(instruction), self.beginning(text));
+            &instructed
+        };
+        let read = self.beginning(text);
         let encoding = self
             .tokenizer
             .encode_fast(read, true)
@@ -97,4 +112,16 @@ impl TextTokenizer {
             truncated,
         })
     }
+
+    /// What of `text` is looked at.
+    fn beginning<'a>(&self, text: &'a str) -> &'a str {
+        &text[..text.floor_char_boundary(self.max_bytes)]
+    }
+}
+
+/// A text as models that take instructions were trained to read it.
+///
+/// Source: the model card of `Qwen/Qwen3-Embedding-0.6B`, which has no space after `Query:`.
+fn instruct(instruction: &str, text: &str) -> String {
+    format!("Instruct: {instruction}\nQuery:{text}")
 }

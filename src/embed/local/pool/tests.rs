@@ -19,6 +19,8 @@ use super::*;
 #[derive(Default)]
 struct Fake {
     computed: AtomicUsize,
+    /// What `encode` began and ended with, in order: the first byte of the batch.
+    encoded: Mutex<Vec<(&'static str, u8)>>,
     dropped: Option<mpsc::Sender<()>>,
 }
 
@@ -28,19 +30,27 @@ const INFINITE: &str = "~infinite";
 
 impl Model for Fake {
     type Scratch = Vec<u32>;
+    type Vector = Vec<f32>;
 
-    fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
+    fn tokenize(&self, text: &str, instruction: &str) -> Result<Tokens, EmbedError> {
         self.computed.fetch_add(1, Ordering::Relaxed);
         if text == REFUSED {
             return Err(EmbedError::Tokenizer("refused".into()));
         }
         Ok(Tokens {
-            ids: text.bytes().map(u32::from).collect(),
+            ids: instruction.bytes().chain(text.bytes()).map(u32::from).collect(),
             truncated: text.len() > 100,
         })
     }
 
-    fn encode(&self, sequences: &[&[u32]], scratch: &mut Vec<u32>) -> Vec<Vec<f32>> {
+    fn encode(&self, sequences: &[&[u32]], scratch: &mut Vec<u32>, pause: &mut dyn FnMut()) -> Vec<Vec<f32>> {
+        let first = sequences
+            .first()
+            .and_then(|ids| ids.first())
+            .map_or(0, |id| *id as u8);
+        lock(&self.encoded).push(("begin", first));
+        pause();
+        lock(&self.encoded).push(("end", first));
         self.computed.fetch_add(sequences.len(), Ordering::Relaxed);
         assert!(scratch.is_empty(), "working memory was kept after a panic");
         let vector = |ids: &&[u32]| {
@@ -55,6 +65,17 @@ impl Model for Fake {
             ]
         };
         sequences.iter().map(vector).collect()
+    }
+
+    fn is_finite(vector: &Vec<f32>) -> bool {
+        vector.iter().all(|value| value.is_finite())
+    }
+}
+
+impl Pool<Fake> {
+    /// Embeds without an instruction.
+    async fn plain(&self, texts: Vec<Arc<str>>, purpose: Purpose) -> Answer<Vec<f32>> {
+        self.embed(texts, String::new(), purpose).await
     }
 }
 
@@ -82,12 +103,12 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 
 /// Does all steps that are queued and those that follow from them, on this thread.
 fn work_off(pool: &Pool<Fake>) {
-    let mut scratch = Vec::new();
+    let mut scratches = Scratches::default();
     loop {
         let Some(step) = lock(&pool.shared.queue).next() else {
             return;
         };
-        pool.shared.take(step, &mut scratch);
+        pool.shared.take(step, &mut scratches);
     }
 }
 
@@ -95,7 +116,7 @@ fn work_off(pool: &Pool<Fake>) {
 async fn answers_keep_the_order_of_the_texts() {
     let pool = started(3);
     let texts = texts(500);
-    let embedded = pool.embed(texts.clone(), Purpose::Document).await.unwrap();
+    let embedded = pool.plain(texts.clone(), Purpose::Document).await.unwrap();
     assert_eq!(embedded.len(), texts.len());
     for (text, embedded) in texts.iter().zip(&embedded) {
         assert_eq!(
@@ -110,17 +131,17 @@ async fn answers_keep_the_order_of_the_texts() {
 #[tokio::test]
 async fn no_texts_are_answered_without_a_thread() {
     let pool = Pool::without_threads(Fake::default(), 1);
-    assert_eq!(pool.embed(Vec::new(), Purpose::Query).await.unwrap(), []);
+    assert_eq!(pool.plain(Vec::new(), Purpose::Query).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
     let pool = started(1);
     for round in 0..3 {
-        let panicking = pool.embed(vec!["good".into(), PANICKING.into()], Purpose::Document);
-        let refused = pool.embed(vec![REFUSED.into(), "good".into()], Purpose::Document);
-        let infinite = pool.embed(vec![INFINITE.into()], Purpose::Query);
-        let good = pool.embed(vec!["good".into()], Purpose::Document);
+        let panicking = pool.plain(vec!["good".into(), PANICKING.into()], Purpose::Document);
+        let refused = pool.plain(vec![REFUSED.into(), "good".into()], Purpose::Document);
+        let infinite = pool.plain(vec![INFINITE.into()], Purpose::Query);
+        let good = pool.plain(vec!["good".into()], Purpose::Document);
         let (panicking, refused, infinite, good) = tokio::join!(panicking, refused, infinite, good);
         assert!(
             matches!(panicking, Err(EmbedError::Panicked)),
@@ -142,7 +163,7 @@ async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
 fn a_request_whose_caller_is_gone_is_dropped_before_it_is_computed() {
     let pool = Pool::without_threads(Fake::default(), 1);
     {
-        let mut gone = pin!(pool.embed(texts(100), Purpose::Document));
+        let mut gone = pin!(pool.plain(texts(100), Purpose::Document));
         assert!(poll(gone.as_mut()).is_pending());
         assert_eq!(pool.documents.available_permits(), ADMITTED_PER_THREAD - 1);
     }
@@ -155,10 +176,10 @@ fn a_request_whose_caller_is_gone_is_dropped_before_it_is_computed() {
 fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
     let pool = Pool::without_threads(Fake::default(), 1);
     {
-        let mut gone = pin!(pool.embed(texts(100), Purpose::Document));
+        let mut gone = pin!(pool.plain(texts(100), Purpose::Document));
         assert!(poll(gone.as_mut()).is_pending());
         let first = lock(&pool.shared.queue).next().unwrap();
-        pool.shared.take(first, &mut Vec::new());
+        pool.shared.take(first, &mut Scratches::default());
     }
     work_off(&pool);
     assert_eq!(pool.model().computed.load(Ordering::Relaxed), TEXTS_PER_STEP);
@@ -168,9 +189,9 @@ fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
 fn callers_beyond_the_permits_wait_until_one_is_free_again() {
     let pool = Pool::without_threads(Fake::default(), 1);
     let mut admitted: Vec<_> = (0..ADMITTED_PER_THREAD)
-        .map(|_| Box::pin(pool.embed(texts(1), Purpose::Document)))
+        .map(|_| Box::pin(pool.plain(texts(1), Purpose::Document)))
         .collect();
-    let mut waiting = pin!(pool.embed(texts(1), Purpose::Document));
+    let mut waiting = pin!(pool.plain(texts(1), Purpose::Document));
     for future in &mut admitted {
         assert!(poll(future.as_mut()).is_pending());
     }
@@ -191,16 +212,16 @@ fn callers_beyond_the_permits_wait_until_one_is_free_again() {
 fn queries_have_permits_of_their_own_and_overtake_documents() {
     let pool = Pool::without_threads(Fake::default(), 1);
     let mut documents: Vec<_> = (0..ADMITTED_PER_THREAD)
-        .map(|_| Box::pin(pool.embed(texts(64), Purpose::Document)))
+        .map(|_| Box::pin(pool.plain(texts(64), Purpose::Document)))
         .collect();
     for future in &mut documents {
         assert!(poll(future.as_mut()).is_pending());
     }
-    let mut query = pin!(pool.embed(texts(1), Purpose::Query));
+    let mut query = pin!(pool.plain(texts(1), Purpose::Query));
     assert!(poll(query.as_mut()).is_pending());
     for _ in 0..2 {
         let step = lock(&pool.shared.queue).next().unwrap();
-        pool.shared.take(step, &mut Vec::new());
+        pool.shared.take(step, &mut Scratches::default());
     }
     assert!(
         matches!(poll(query.as_mut()), Poll::Ready(Ok(_))),
@@ -214,11 +235,57 @@ fn queries_have_permits_of_their_own_and_overtake_documents() {
 }
 
 #[test]
+fn a_query_that_comes_amid_a_batch_of_documents_is_answered_before_the_batch_is_done() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    let mut scratches = Scratches::default();
+    let mut documents = pin!(pool.plain(vec!["document".into(); 3], Purpose::Document));
+    assert!(poll(documents.as_mut()).is_pending());
+    let tokenize = lock(&pool.shared.queue).next().unwrap();
+    pool.shared.take(tokenize, &mut scratches);
+    let encode = lock(&pool.shared.queue).next().unwrap();
+
+    let mut query = pin!(pool.plain(vec!["query".into()], Purpose::Query));
+    assert!(poll(query.as_mut()).is_pending());
+    pool.shared.take(encode, &mut scratches);
+    let order = [("begin", b'd'), ("begin", b'q'), ("end", b'q'), ("end", b'd')];
+    assert_eq!(*lock(&pool.model().encoded), order);
+    assert!(matches!(poll(query.as_mut()), Poll::Ready(Ok(_))));
+    assert!(matches!(poll(documents.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn a_query_that_fails_amid_a_batch_of_documents_does_not_harm_them() {
+    let pool = Pool::without_threads(Fake::default(), 1);
+    let mut scratches = Scratches::default();
+    let mut documents = pin!(pool.plain(vec!["document".into(); 3], Purpose::Document));
+    assert!(poll(documents.as_mut()).is_pending());
+    let tokenize = lock(&pool.shared.queue).next().unwrap();
+    let mut query = pin!(pool.plain(vec![PANICKING.into()], Purpose::Query));
+    assert!(poll(query.as_mut()).is_pending());
+    pool.shared.take(tokenize, &mut scratches);
+    work_off(&pool);
+    assert!(matches!(
+        poll(query.as_mut()),
+        Poll::Ready(Err(EmbedError::Panicked))
+    ));
+    assert!(matches!(poll(documents.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[tokio::test]
+async fn the_instruction_of_a_request_comes_before_each_of_its_texts() {
+    let pool = started(1);
+    let texts = vec!["cd".into(), "e".into()];
+    let encoded = pool.embed(texts, "ab".to_owned(), Purpose::Query).await.unwrap();
+    let vectors: Vec<&[f32]> = encoded.iter().map(|text| text.vector.as_slice()).collect();
+    assert_eq!(vectors, [[4.0, 97.0], [3.0, 97.0]]);
+}
+
+#[test]
 fn a_dropped_pool_lets_its_threads_end() {
     let (dropped, ended) = mpsc::channel();
     let model = Fake {
-        computed: AtomicUsize::new(0),
         dropped: Some(dropped),
+        ..Fake::default()
     };
     drop(Pool::start(model, 4, "test").unwrap());
     // The last thread that ends drops the model.
@@ -240,7 +307,7 @@ async fn many_callers_at_once_all_get_their_own_answers() {
                 Purpose::Query
             };
             let text: Arc<str> = "x".repeat(caller + 1).into();
-            let embedded = pool.embed(vec![text; caller + 1], purpose).await.unwrap();
+            let embedded = pool.plain(vec![text; caller + 1], purpose).await.unwrap();
             assert_eq!(embedded.len(), caller + 1);
             assert!(embedded.iter().all(|text| text.tokens as usize == caller + 1));
         });

@@ -1,15 +1,19 @@
 //! The real model against the Python reference; see `scripts/golden_vectors.py`.
 
 use std::{
-    env, fs,
+    env,
     path::{Path, PathBuf},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
 };
 
-use base64::Engine;
-
-use super::super::*;
-use crate::{domain::embedding::MINILM, embed::ModelDirectories};
+use super::{
+    super::{LocalEmbedder, LocalOptions, Tokens},
+    dot, floats, golden_file, golden_texts, largest_difference,
+};
+use crate::{
+    domain::embedding::MINILM,
+    embed::{EmbedError, Embedder, MAX_TEXTS, ModelDirectories, Purpose},
+};
 
 #[derive(serde::Deserialize)]
 struct Golden {
@@ -27,15 +31,7 @@ struct GoldenText {
 
 impl GoldenText {
     fn vector(&self) -> Vec<f32> {
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(&self.vector)
-            .unwrap();
-        bytes
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|chunk| f32::from_le_bytes(*chunk))
-            .collect()
+        floats(&self.vector)
     }
 }
 
@@ -50,33 +46,11 @@ static MODEL: LazyLock<LocalEmbedder> = LazyLock::new(|| {
     LocalEmbedder::load(&files, LocalOptions::default()).unwrap()
 });
 
-fn golden_file(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
 fn golden() -> (Vec<Arc<str>>, Golden) {
-    let texts: Vec<Arc<str>> = serde_json::from_str(&golden_file("texts.json")).unwrap();
-    let golden: Golden = serde_json::from_str(&golden_file("minilm.json")).unwrap();
+    let texts = golden_texts();
+    let golden: Golden = golden_file("minilm.json");
     assert_eq!((texts.len(), golden.texts.len()), (100, 100));
     (texts, golden)
-}
-
-fn dot(left: &[f32], right: &[f32]) -> f64 {
-    left.iter()
-        .zip(right)
-        .map(|(left, right)| f64::from(*left) * f64::from(*right))
-        .sum()
-}
-
-fn largest_difference(left: &[f32], right: &[f32]) -> f32 {
-    assert_eq!(left.len(), right.len());
-    left.iter()
-        .zip(right)
-        .map(|(left, right)| (left - right).abs())
-        .fold(0.0, f32::max)
 }
 
 #[tokio::test]

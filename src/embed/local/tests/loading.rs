@@ -1,13 +1,17 @@
 //! A tiny model with random weights, whole and damaged in every way that was thought of.
 
-use std::{fs, path::Path};
+use std::{fs, num::NonZeroUsize, path::Path};
 
 use safetensors::{Dtype, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::*;
-use crate::{embed::ModelDirectories, error::chain};
+use super::super::{LocalEmbedder, LocalOptions};
+use crate::{
+    domain::embedding::ModelDescription,
+    embed::{EmbeddedText, Embedder, LoadError, ModelDirectories, Purpose},
+    error::chain,
+};
 
 const HIDDEN: usize = 12;
 const WIDE: usize = 20;
@@ -141,6 +145,7 @@ impl TinyModel {
             &files,
             LocalOptions {
                 threads: NonZeroUsize::MIN,
+                ..LocalOptions::default()
             },
         )
     }
@@ -336,7 +341,7 @@ fn a_configuration_that_does_not_fit_the_weights_is_refused() {
         ("hidden_size", json!(-1), "config.json is damaged"),
         ("layer_norm_eps", json!(-1.0), "layer_norm_eps is -1"),
         ("hidden_act", json!("relu"), "only \"gelu\" is supported"),
-        ("model_type", json!("qwen3"), "only \"bert\" is supported"),
+        ("model_type", json!("gpt2"), "and only \"bert\""),
         (
             "position_embedding_type",
             json!("relative_key"),

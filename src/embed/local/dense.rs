@@ -1,0 +1,155 @@
+//! Dense models in this process.
+
+use std::{path::PathBuf, sync::Arc};
+
+use chroma_sync_encoder::{Encoder, Qwen3, Qwen3Scratch, Scratch};
+use futures::future::BoxFuture;
+
+use super::{
+    LocalModel, LocalOptions, Tokens, other_kind,
+    pool::{Encoded, Model, Pool},
+    tokenizer::TextTokenizer,
+};
+use crate::{
+    domain::embedding::ModelDescription,
+    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose},
+};
+
+/// A dense model with its own threads.
+///
+/// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
+pub struct LocalEmbedder {
+    description: ModelDescription,
+    pool: Pool<SentenceEncoder>,
+}
+
+/// What computes the vectors.
+pub(super) enum Network {
+    Bert(Encoder),
+    Qwen3(Qwen3),
+}
+
+/// Working memory of a thread; the part of the other architecture stays empty.
+#[derive(Default)]
+pub(super) struct NetworkScratch {
+    bert: Scratch,
+    qwen3: Qwen3Scratch,
+}
+
+/// Tokenizer and network of one model.
+struct SentenceEncoder {
+    tokenizer: TextTokenizer,
+    network: Network,
+}
+
+impl Model for SentenceEncoder {
+    type Scratch = NetworkScratch;
+    type Vector = Vec<f32>;
+
+    fn tokenize(&self, text: &str, instruction: &str) -> Result<Tokens, EmbedError> {
+        match self.network {
+            Network::Bert(_) => self.tokenizer.tokenize(text, ""),
+            Network::Qwen3(_) => self.tokenizer.tokenize(text, instruction),
+        }
+    }
+
+    fn encode(
+        &self,
+        sequences: &[&[u32]],
+        scratch: &mut NetworkScratch,
+        pause: &mut dyn FnMut(),
+    ) -> Vec<Vec<f32>> {
+        match &self.network {
+            Network::Bert(encoder) => encoder.embed(sequences, &mut scratch.bert, pause),
+            Network::Qwen3(decoder) => decoder.embed(sequences, &mut scratch.qwen3, pause),
+        }
+    }
+
+    fn is_finite(vector: &Vec<f32>) -> bool {
+        vector.iter().all(|value| value.is_finite())
+    }
+}
+
+impl LocalEmbedder {
+    /// Loads the dense model in `files`; see [`LocalModel::load`].
+    ///
+    /// # Errors
+    /// As [`LocalModel::load`], and if the model is sparse.
+    pub fn load(files: &ModelFiles, options: LocalOptions) -> Result<Self, LoadError> {
+        match LocalModel::load(files, options)? {
+            LocalModel::Dense(embedder) => Ok(embedder),
+            LocalModel::Sparse(_) => Err(other_kind(files, "it is sparse, and a dense one is called for")),
+        }
+    }
+
+    /// Tries `network` once and starts its threads. `weights` is the file to name if it is damaged.
+    pub(super) fn start(
+        files: &ModelFiles,
+        network: Network,
+        dimensions: usize,
+        tokenizer: TextTokenizer,
+        options: LocalOptions,
+        weights: PathBuf,
+    ) -> Result<Self, LoadError> {
+        let description = ModelDescription {
+            name: files.name().to_owned(),
+            dimensions: dimensions as u32,
+            max_tokens: tokenizer.max_tokens() as u32,
+            takes_instructions: matches!(network, Network::Qwen3(_)),
+        };
+        let encoder = SentenceEncoder { tokenizer, network };
+
+        // Bits that rotted in the file show as NaN or infinity in nearly every vector.
+        let trial = encoder.encode(&[&[0]], &mut NetworkScratch::default(), &mut || {});
+        if !trial.iter().all(SentenceEncoder::is_finite) {
+            return Err(LoadError::NotFinite { path: weights });
+        }
+        let pool =
+            Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {
+                model: files.name().to_owned(),
+                source,
+            })?;
+        Ok(Self { description, pool })
+    }
+
+    /// What the model reads of `text`. Computes on the calling thread: some microseconds for each hundred bytes.
+    ///
+    /// # Errors
+    /// [`EmbedError::Tokenizer`].
+    pub fn tokenize(&self, text: &str) -> Result<Tokens, EmbedError> {
+        self.pool.model().tokenize(text, "")
+    }
+}
+
+impl Embedder for LocalEmbedder {
+    fn model(&self) -> &ModelDescription {
+        &self.description
+    }
+
+    fn embed(
+        &self,
+        texts: Vec<Arc<str>>,
+        purpose: Purpose,
+        instruction: &str,
+    ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
+        let instruction = instruction.to_owned();
+        Box::pin(async move {
+            if texts.len() > MAX_TEXTS {
+                return Err(EmbedError::TooManyTexts {
+                    count: texts.len(),
+                    limit: MAX_TEXTS,
+                });
+            }
+            let embedded = self.pool.embed(texts, instruction, purpose).await?;
+            Ok(embedded.into_iter().map(embedded_text).collect())
+        })
+    }
+}
+
+fn embedded_text(encoded: Encoded<Vec<f32>>) -> EmbeddedText {
+    EmbeddedText {
+        vector: encoded.vector,
+        tokens: encoded.tokens,
+        truncated: encoded.truncated,
+    }
+}

@@ -1,0 +1,67 @@
+//! How models run in this process.
+
+use std::{num::NonZeroUsize, thread};
+
+use chroma_sync_encoder::Precision;
+
+/// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
+/// of code.
+const MAX_TOKENS: usize = 4096;
+
+/// How a model runs.
+#[derive(Debug, Clone, Copy)]
+pub struct LocalOptions {
+    /// Threads of the model's own, each of which computes a batch by itself.
+    pub threads: NonZeroUsize,
+    /// What its weights are held in.
+    pub precision: PrecisionChoice,
+    /// The most tokens of a text that are read, where the model itself reads more. The time of a text grows a
+    /// little faster than its tokens, the memory of a thread with them.
+    pub max_tokens: NonZeroUsize,
+}
+
+impl Default for LocalOptions {
+    /// As many threads as the process may use processors, single precision, 4,096 tokens.
+    fn default() -> Self {
+        Self {
+            threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            precision: PrecisionChoice::Single,
+            max_tokens: NonZeroUsize::new(MAX_TOKENS).unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+}
+
+/// What weights are held in, and what products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PrecisionChoice {
+    /// bf16 where the processor has instructions for it, else 32-bit floats.
+    Auto,
+    /// 32-bit floats.
+    Single,
+    /// 16-bit floats with the range of 32-bit ones.
+    Bfloat16,
+    /// 8-bit integers with scales.
+    EightBit,
+}
+
+impl PrecisionChoice {
+    /// What this processor uses.
+    pub fn resolve(self) -> Precision {
+        match self {
+            Self::Auto if multiplies_bfloat16() => Precision::Bfloat16,
+            Self::Auto | Self::Single => Precision::Single,
+            Self::Bfloat16 => Precision::Bfloat16,
+            Self::EightBit => Precision::EightBit,
+        }
+    }
+}
+
+/// Whether the processor has instructions that multiply bf16.
+fn multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
