@@ -98,6 +98,7 @@ fn load(threads: usize) -> LocalEmbedder {
         &files,
         LocalOptions {
             threads: NonZeroUsize::new(threads).unwrap(),
+            ..LocalOptions::default()
         },
     )
     .unwrap()

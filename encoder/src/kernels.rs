@@ -9,11 +9,12 @@
 const LANES: usize = 16;
 
 /// How `a * b + c` is computed. Without the instruction, a fused one is a slow library call.
-trait MultiplyAdd {
+pub(crate) trait MultiplyAdd {
     fn multiply_add(a: f32, b: f32, c: f32) -> f32;
 }
 
-struct Fused;
+/// With the instruction.
+pub(crate) struct Fused;
 impl MultiplyAdd for Fused {
     #[inline(always)]
     fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
@@ -25,7 +26,8 @@ impl MultiplyAdd for Fused {
     target_arch = "aarch64",
     allow(dead_code, reason = "that processor always has the instruction")
 )]
-struct Separate;
+/// Without.
+pub(crate) struct Separate;
 impl MultiplyAdd for Separate {
     #[inline(always)]
     fn multiply_add(a: f32, b: f32, c: f32) -> f32 {
@@ -42,11 +44,11 @@ macro_rules! per_instruction_set {
             {
                 #[target_feature(enable = "avx512f")]
                 fn avx512($($argument: $kind),*) {
-                    $body::<Fused>($($argument),*);
+                    $body::<$crate::kernels::Fused>($($argument),*);
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($argument: $kind),*) {
-                    $body::<Fused>($($argument),*);
+                    $body::<$crate::kernels::Fused>($($argument),*);
                 }
                 if is_x86_feature_detected!("avx512f") {
                     // SAFETY: the processor was just found to have AVX-512F.
@@ -58,12 +60,14 @@ macro_rules! per_instruction_set {
                 }
             }
             #[cfg(target_arch = "aarch64")]
-            $body::<Fused>($($argument),*);
+            $body::<$crate::kernels::Fused>($($argument),*);
             #[cfg(not(target_arch = "aarch64"))]
-            $body::<Separate>($($argument),*);
+            $body::<$crate::kernels::Separate>($($argument),*);
         }
     };
 }
+
+pub(crate) use per_instruction_set;
 
 /// e to the power of `x`, within 2e-7 relative, for `x` in -87..=88; beyond, the value at the bound.
 ///

@@ -3,11 +3,18 @@
 //! Weights are packed once, when they are read, into the order in which the kernels read them; there is no
 //! other copy of them. Inputs and outputs are single precision whatever the weights are.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod bfloat16;
 mod eight_bit;
+mod instructions;
 mod panels;
+mod sinks;
 mod stored;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
+pub use instructions::Instructions;
 pub use stored::StoredRows;
 
 use crate::matrix::{Matrix, MatrixMut, Output, multiply};
@@ -43,11 +50,35 @@ enum Weight {
     EightBit(eight_bit::Weights),
 }
 
-/// Working memory of the products of one thread: inputs in the precision of the weights.
-#[derive(Debug, Default)]
+/// Working memory of the products of one thread, and the instructions they use.
+#[derive(Debug)]
 pub struct LinearScratch {
-    bfloat16: bfloat16::Rows,
-    eight_bit: eight_bit::Rows,
+    instructions: Instructions,
+    bands: panels::Bands,
+    quantised: eight_bit::QuantisedRows,
+}
+
+impl Default for LinearScratch {
+    fn default() -> Self {
+        Self::of(Instructions::fastest())
+    }
+}
+
+impl LinearScratch {
+    /// For products with other instructions than the fastest; none if they are not available.
+    pub fn with_instructions(instructions: Instructions) -> Option<Self> {
+        Instructions::available()
+            .contains(&instructions)
+            .then(|| Self::of(instructions))
+    }
+
+    fn of(instructions: Instructions) -> Self {
+        Self {
+            instructions,
+            bands: panels::Bands::default(),
+            quantised: eight_bit::QuantisedRows::default(),
+        }
+    }
 }
 
 impl Linear {
@@ -132,29 +163,7 @@ impl Linear {
     /// # Panics
     /// If `inputs` and `out` are not the same number of whole rows.
     pub fn apply(&self, inputs: &[f32], out: &mut [f32], scratch: &mut LinearScratch) {
-        let rows = inputs.len() / self.inputs;
-        assert_eq!(
-            (inputs.len(), out.len()),
-            (rows * self.inputs, rows * self.outputs),
-            "inputs and outputs are not as many whole rows"
-        );
-        match &self.weight {
-            Weight::Single(weight) => multiply(
-                MatrixMut::dense(out, rows, self.outputs),
-                Output::Replace,
-                1.0,
-                Matrix::dense(inputs, rows, self.inputs),
-                Matrix::dense(weight, self.inputs, self.outputs),
-            ),
-            Weight::Bfloat16(panels) => {
-                bfloat16::round_rows(inputs, self.inputs, &mut scratch.bfloat16);
-                bfloat16::multiply(&scratch.bfloat16, panels, out, self.outputs);
-            }
-            Weight::EightBit(weights) => {
-                eight_bit::quantise_rows(inputs, self.inputs, &mut scratch.eight_bit);
-                eight_bit::multiply(&scratch.eight_bit, weights, out);
-            }
-        }
+        self.multiply(inputs, out, &[], scratch);
     }
 
     /// `out = inputs * weight + bias`, row by row; a layer without bias adds nothing.
@@ -162,13 +171,44 @@ impl Linear {
     /// # Panics
     /// If `inputs` and `out` are not the same number of whole rows.
     pub fn apply_with_bias(&self, inputs: &[f32], out: &mut [f32], scratch: &mut LinearScratch) {
-        self.apply(inputs, out, scratch);
-        if self.bias.is_empty() {
-            return;
-        }
-        for row in out.chunks_exact_mut(self.outputs) {
-            for (value, bias) in row.iter_mut().zip(&self.bias) {
-                *value += bias;
+        self.multiply(inputs, out, &self.bias, scratch);
+    }
+
+    fn multiply(&self, inputs: &[f32], out: &mut [f32], bias: &[f32], scratch: &mut LinearScratch) {
+        let rows = inputs.len() / self.inputs;
+        assert_eq!(
+            (inputs.len(), out.len()),
+            (rows * self.inputs, rows * self.outputs),
+            "inputs and outputs are not as many whole rows"
+        );
+        let length = self.outputs;
+        match &self.weight {
+            Weight::Single(weight) => {
+                let output = if bias.is_empty() {
+                    Output::Replace
+                } else {
+                    for row in out.chunks_exact_mut(length) {
+                        row.copy_from_slice(bias);
+                    }
+                    Output::Add
+                };
+                multiply(
+                    MatrixMut::dense(out, rows, length),
+                    output,
+                    1.0,
+                    Matrix::dense(inputs, rows, self.inputs),
+                    Matrix::dense(weight, self.inputs, length),
+                );
+            }
+            Weight::Bfloat16(panels) => {
+                bfloat16::round_rows(inputs, self.inputs, &mut scratch.bands);
+                let mut sink = sinks::Rows { out, length, bias };
+                bfloat16::multiply(scratch.instructions, &scratch.bands, panels, &mut sink);
+            }
+            Weight::EightBit(weights) => {
+                eight_bit::quantise_rows(inputs, self.inputs, &mut scratch.quantised);
+                let mut sink = sinks::Rows { out, length, bias };
+                eight_bit::multiply(scratch.instructions, &scratch.quantised, weights, &mut sink);
             }
         }
     }

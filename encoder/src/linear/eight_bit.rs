@@ -3,10 +3,14 @@
 //! Activations are stored with 128 added, since the processors' instructions multiply unsigned by signed; what
 //! that adds to a sum is taken off again. Sums are exact integers, so all kernels give the same result.
 
-use super::panels::{LANES, Line, Panels};
+use super::{
+    Instructions,
+    panels::{BLOCK, Bands, Block, LANES, Line, Panels, Sink, for_each_block},
+};
+use crate::kernels::per_instruction_set;
 
 /// Values a tile has along the inputs; depth is padded to a multiple of it.
-const STEP: usize = 64;
+const STEP: usize = 4 * LANES;
 
 /// The largest magnitude of a quantised value.
 const LARGEST: f32 = 127.0;
@@ -18,26 +22,27 @@ const OFFSET: i32 = 128;
 #[derive(Debug)]
 pub(crate) struct Weights {
     panels: Panels,
-    /// What a quantised weight is multiplied with, for each output.
+    /// What a quantised weight is multiplied with, for each output that the panels have room for.
     scales: Vec<f32>,
     /// The sum of the quantised weights of each output, times [`OFFSET`].
     offsets: Vec<i32>,
 }
 
-/// Rows of quantised activations, each padded to whole steps.
+/// Quantised activations.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
-    lines: Vec<Line>,
+pub(crate) struct QuantisedRows {
+    bands: Bands,
     scales: Vec<f32>,
 }
 
 impl Weights {
     /// Room for `outputs` rows of `inputs` values.
     pub(crate) fn zeros(outputs: usize, inputs: usize) -> Self {
+        let padded = outputs.next_multiple_of(BLOCK);
         Self {
             panels: Panels::zeros(outputs, inputs.next_multiple_of(STEP) / 4),
-            scales: vec![0.0; outputs],
-            offsets: vec![0; outputs],
+            scales: vec![0.0; padded],
+            offsets: vec![0; padded],
         }
     }
 
@@ -59,9 +64,22 @@ impl Weights {
 }
 
 /// What quantised values of `row` are multiplied with, and what makes them of its values.
+#[inline(always)]
 fn scale_of(row: &[f32]) -> (f32, f32) {
-    let largest = row
+    let (chunks, rest) = row.as_chunks::<LANES>();
+    let mut largest = [0.0_f32; LANES];
+    for chunk in chunks {
+        for (largest, value) in largest.iter_mut().zip(chunk) {
+            *largest = if value.abs() > *largest {
+                value.abs()
+            } else {
+                *largest
+            };
+        }
+    }
+    let largest = largest
         .iter()
+        .chain(rest)
         .fold(0.0_f32, |largest, value| largest.max(value.abs()));
     if largest > 0.0 {
         (largest / LARGEST, LARGEST / largest)
@@ -70,53 +88,156 @@ fn scale_of(row: &[f32]) -> (f32, f32) {
     }
 }
 
-/// Quantises `inputs`, rows of `length` values.
-pub(crate) fn quantise_rows(inputs: &[f32], length: usize, rows: &mut Rows) {
-    rows.lines.clear();
+per_instruction_set! {
+    /// Quantises `inputs`, rows of `length` values.
+    fn quantise_rows(inputs: &[f32], length: usize, rows: &mut QuantisedRows) = quantise_rows_body
+}
+
+#[inline(always)]
+fn quantise_rows_body<A>(inputs: &[f32], length: usize, rows: &mut QuantisedRows) {
+    rows.bands
+        .reset(inputs.len() / length, length.next_multiple_of(STEP) / 4);
     rows.scales.clear();
-    for row in inputs.chunks_exact(length) {
+    for (index, row) in inputs.chunks_exact(length).enumerate() {
         let (scale, factor) = scale_of(row);
         rows.scales.push(scale);
-        for values in row.chunks(STEP) {
+        for (slot, values) in rows.bands.row_mut(index).zip(row.chunks(STEP)) {
             let mut bytes = [OFFSET as u8; STEP];
             for (byte, value) in bytes.iter_mut().zip(values) {
                 *byte = ((value * factor).round_ties_even() as i32 + OFFSET) as u8;
             }
-            let mut line = Line::default();
-            for (word, bytes) in line.0.iter_mut().zip(bytes.as_chunks().0) {
+            for (word, bytes) in slot.0.iter_mut().zip(bytes.as_chunks().0) {
                 *word = u32::from_le_bytes(*bytes);
             }
-            rows.lines.push(line);
         }
     }
 }
 
-/// `out = rows * weights`; `out` has a float for each output in each row.
-pub(crate) fn multiply(rows: &Rows, weights: &Weights, out: &mut [f32]) {
-    let outputs = weights.scales.len();
-    let lines = weights.panels.depth() / LANES;
-    let row_lines = rows.lines.chunks_exact(lines).zip(&rows.scales);
-    for ((row, row_scale), out) in row_lines.zip(out.chunks_exact_mut(outputs)) {
-        for (index, panel) in weights.panels.panels().enumerate() {
-            let mut sums = [0_i32; LANES];
-            for (words, weights) in row.iter().zip(panel.chunks_exact(LANES)) {
-                for (word, weights) in words.0.iter().zip(weights) {
-                    let values = word.to_le_bytes().map(i32::from);
-                    for (sum, weight) in sums.iter_mut().zip(&weights.0) {
-                        let weight = weight.to_le_bytes().map(|byte| i32::from(byte.cast_signed()));
-                        *sum += values[0] * weight[0]
-                            + values[1] * weight[1]
-                            + values[2] * weight[2]
-                            + values[3] * weight[3];
+/// Gives `sink` the product of `rows` and `weights`.
+pub(crate) fn multiply(
+    instructions: Instructions,
+    rows: &QuantisedRows,
+    weights: &Weights,
+    sink: &mut impl Sink,
+) {
+    match instructions {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a caller has these instructions only if the processor has them.
+        Instructions::Amx => unsafe { multiply_with_tiles(rows, weights, sink) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Instructions::Avx512 => unsafe { multiply_with_vectors(rows, weights, sink) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Instructions::Amx | Instructions::Avx512 => multiply_portably(rows, weights, sink),
+        Instructions::Portable => multiply_portably(rows, weights, sink),
+    }
+}
+
+/// # Safety
+/// The processor must have [`Instructions::Amx`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply_with_tiles(rows: &QuantisedRows, weights: &Weights, sink: &mut impl Sink) {
+    // SAFETY: as the caller vouches.
+    let tiles = unsafe { super::amx::Tiles::configure() };
+    let (mut sums, mut block) = (Block::default(), Block::default());
+    for_each_block(&rows.bands, &weights.panels, |row, output, count, left, right| {
+        super::amx::multiply_bytes(&tiles, left, right, &mut sums);
+        scale(
+            rows,
+            weights,
+            row,
+            output,
+            &sums.0[..count],
+            &mut block.0[..count],
+        );
+        sink.write(row, output, &block.0[..count]);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn multiply_with_vectors(rows: &QuantisedRows, weights: &Weights, sink: &mut impl Sink) {
+    let (mut sums, mut block) = (Block::default(), Block::default());
+    for_each_block(&rows.bands, &weights.panels, |row, output, count, left, right| {
+        super::vectors::multiply_bytes(left, right, &mut sums);
+        scale(
+            rows,
+            weights,
+            row,
+            output,
+            &sums.0[..count],
+            &mut block.0[..count],
+        );
+        sink.write(row, output, &block.0[..count]);
+    });
+}
+
+fn multiply_portably(rows: &QuantisedRows, weights: &Weights, sink: &mut impl Sink) {
+    let (mut sums, mut block) = (Block::default(), Block::default());
+    for_each_block(&rows.bands, &weights.panels, |row, output, count, left, right| {
+        multiply_block(left, right, &mut sums);
+        scale(
+            rows,
+            weights,
+            row,
+            output,
+            &sums.0[..count],
+            &mut block.0[..count],
+        );
+        sink.write(row, output, &block.0[..count]);
+    });
+}
+
+/// Makes floats of the sums of rows and outputs from the given ones on.
+#[inline(always)]
+fn scale(
+    rows: &QuantisedRows,
+    weights: &Weights,
+    first_row: usize,
+    first_output: usize,
+    sums: &[[i32; BLOCK]],
+    out: &mut [[f32; BLOCK]],
+) {
+    let scales = &weights.scales[first_output..first_output + BLOCK];
+    let offsets = &weights.offsets[first_output..first_output + BLOCK];
+    for ((sums, out), row_scale) in sums.iter().zip(out).zip(&rows.scales[first_row..]) {
+        for (((out, sum), scale), offset) in out.iter_mut().zip(sums).zip(scales).zip(offsets) {
+            *out = (sum - offset) as f32 * scale * row_scale;
+        }
+    }
+}
+
+per_instruction_set! {
+    /// See `vectors::multiply_bytes`.
+    fn multiply_block(left: &[Line], right: &[Line], out: &mut Block<i32>) = multiply_block_body
+}
+
+#[inline(always)]
+fn multiply_block_body<A>(left: &[Line], right: &[Line], out: &mut Block<i32>) {
+    const ROWS: usize = 2;
+    let depth = right.len() / 2;
+    for (band, out) in left.chunks_exact(depth).zip(out.0.chunks_exact_mut(LANES)) {
+        for (panel, column) in right.chunks_exact(depth).zip((0..BLOCK).step_by(LANES)) {
+            for (part, out) in out.chunks_exact_mut(ROWS).enumerate() {
+                let mut sums = [[0_i32; LANES]; ROWS];
+                for (rows, weights) in band.chunks_exact(LANES).zip(panel.chunks_exact(LANES)) {
+                    let rows = &rows[part * ROWS..][..ROWS];
+                    for (word, weights) in weights.iter().enumerate() {
+                        for (sums, row) in sums.iter_mut().zip(rows) {
+                            let values = row.0[word];
+                            for (sum, weight) in sums.iter_mut().zip(&weights.0) {
+                                for shift in [0, 8, 16, 24] {
+                                    let value = (values >> shift & 0xff).cast_signed();
+                                    *sum += value * ((weight << (24 - shift)).cast_signed() >> 24);
+                                }
+                            }
+                        }
                     }
                 }
-            }
-            let first = index * LANES;
-            let columns = first..outputs.min(first + LANES);
-            let scales = &weights.scales[columns.clone()];
-            let offsets = &weights.offsets[columns.clone()];
-            for (((out, sum), scale), offset) in out[columns].iter_mut().zip(sums).zip(scales).zip(offsets) {
-                *out = (sum - offset) as f32 * scale * row_scale;
+                for (sums, out) in sums.iter().zip(out) {
+                    out[column..column + LANES].copy_from_slice(sums);
+                }
             }
         }
     }

@@ -1,23 +1,46 @@
-//! How packed weights lie in memory, the same for every precision and every kernel.
+//! How the factors of a packed product lie in memory, the same for every precision and every kernel.
 //!
 //! A **word** is 32 bits: one `f32`, two bf16 or four 8-bit values that follow each other along the inputs. A
-//! **line** is one word of each of sixteen outputs, 64 bytes, so a cache line, an AVX-512 register and a row of
-//! an AMX tile alike. A **panel** holds the lines of sixteen outputs from the first input to the last. Sixteen
-//! lines that follow each other are therefore an AMX tile as its instructions want it.
+//! **line** is sixteen words, 64 bytes, so a cache line, an AVX-512 register and a row of an AMX tile alike.
 //!
-//! Invariant: panels are whole. What the last one has beyond the outputs, and each has beyond the inputs, is
-//! zero, which adds nothing to a product.
+//! - Of weights, a line has one word of each of sixteen outputs, and a **panel** has the lines of sixteen outputs
+//!   from the first input to the last.
+//! - Of activations, a line has sixteen words of one row, and a **band** has the lines of sixteen rows: first the
+//!   first line of each, then the second.
+//!
+//! So sixteen lines that follow each other are in both a tile as the AMX instructions want it, and a panel and a band
+//! of the same inputs have the same number of lines, their **depth**.
+//!
+//! Invariant: panels and bands are whole, and panels come in pairs. What they have beyond the inputs is zero, which
+//! adds nothing to a product; what bands have beyond the rows is whatever was there, and no kernel gives it on.
 
-/// Outputs of a panel, and words of a line.
+/// Outputs of a panel, rows of a band and words of a line.
 pub(crate) const LANES: usize = 16;
+
+/// Rows and columns of the block of sums that a product is computed in.
+pub(crate) const BLOCK: usize = 2 * LANES;
+
+/// About as many bytes of weights as stay in a second-level cache beside what else is used.
+const CACHED_BYTES: usize = 768 << 10;
 
 /// Sixteen words that lie in one cache line.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line(pub(crate) [u32; LANES]);
 
+/// Sums of a product, of 32 rows and as many outputs.
+#[derive(Debug, Clone)]
+#[repr(C, align(64))]
+pub(crate) struct Block<T = f32>(pub(crate) [[T; BLOCK]; BLOCK]);
+
+impl<T: Copy + Default> Default for Block<T> {
+    fn default() -> Self {
+        Self([[T::default(); BLOCK]; BLOCK])
+    }
+}
+
 /// Packed weights.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Panels {
     lines: Vec<Line>,
     depth: usize,
@@ -27,7 +50,7 @@ impl Panels {
     /// Panels for `outputs` of `depth` words each, all zero.
     pub(crate) fn zeros(outputs: usize, depth: usize) -> Self {
         Self {
-            lines: vec![Line::default(); outputs.div_ceil(LANES) * depth],
+            lines: vec![Line::default(); outputs.div_ceil(BLOCK) * 2 * depth],
             depth,
         }
     }
@@ -39,14 +62,73 @@ impl Panels {
             line.0[output % LANES] = word;
         }
     }
+}
 
-    /// Words of an output, and lines of a panel.
-    pub(crate) fn depth(&self) -> usize {
-        self.depth
+/// Packed activations.
+#[derive(Debug, Default)]
+pub(crate) struct Bands {
+    lines: Vec<Line>,
+    depth: usize,
+    rows: usize,
+}
+
+impl Bands {
+    /// Makes room for `rows` of `depth` words each, a multiple of [`LANES`]. Every line of a row must be written.
+    pub(crate) fn reset(&mut self, rows: usize, depth: usize) {
+        let lines = rows.div_ceil(LANES) * depth;
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line::default());
+        }
+        self.depth = depth;
+        self.rows = rows;
     }
 
-    /// The lines of each panel.
-    pub(crate) fn panels(&self) -> std::slice::ChunksExact<'_, Line> {
-        self.lines.chunks_exact(self.depth.max(1))
+    /// The lines of a row, in order.
+    #[inline(always)]
+    pub(crate) fn row_mut(&mut self, row: usize) -> impl Iterator<Item = &mut Line> {
+        let band = &mut self.lines[row / LANES * self.depth..][..self.depth];
+        band[row % LANES..].iter_mut().step_by(LANES)
+    }
+}
+
+/// Takes the sums of a product as they are made.
+pub(crate) trait Sink {
+    /// Takes the sums of rows from `first_row` on, one for each in `block`, and of 32 outputs from `first_output`
+    /// on, of which the last may be beyond the outputs there are.
+    fn write(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]);
+}
+
+/// Calls `multiply` with one or two bands and a pair of panels, and `write` with the first row and output and the
+/// number of rows of what it made, until all rows were multiplied with all outputs.
+#[inline(always)]
+pub(crate) fn for_each_block(
+    bands: &Bands,
+    panels: &Panels,
+    mut each: impl FnMut(usize, usize, usize, &[Line], &[Line]),
+) {
+    let depth = panels.depth;
+    assert_eq!(
+        bands.depth, depth,
+        "rows of another length than the layer's inputs"
+    );
+    if depth == 0 {
+        return;
+    }
+    let lines = &bands.lines[..bands.rows.div_ceil(LANES) * depth];
+    let group = (CACHED_BYTES / (2 * depth * size_of::<Line>())).max(1);
+    for (group_index, group_panels) in panels.lines.chunks(group * 2 * depth).enumerate() {
+        for (left_index, left) in lines.chunks(2 * depth).enumerate() {
+            let first_row = left_index * BLOCK;
+            for (right_index, right) in group_panels.chunks_exact(2 * depth).enumerate() {
+                let first_output = (group_index * group + right_index) * BLOCK;
+                each(
+                    first_row,
+                    first_output,
+                    BLOCK.min(bands.rows - first_row),
+                    left,
+                    right,
+                );
+            }
+        }
     }
 }

@@ -20,22 +20,25 @@ fn assert_product(rows: usize, inputs: usize, outputs: [usize; 2], precision: Pr
         StoredRows::floats(second, outputs[1], inputs),
     ];
     let layer = Linear::new(&parts, Some(bias.clone()), precision);
-    let mut out = vec![f32::NAN; rows * all];
-    layer.apply_with_bias(&values, &mut out, &mut LinearScratch::default());
-    for (row, out) in out.chunks_exact(all).enumerate() {
-        for (column, found) in out.iter().enumerate() {
-            let (mut sum, mut magnitude) = (f64::from(bias[column]), 0.0);
-            for index in 0..inputs {
-                let product =
-                    f64::from(values[row * inputs + index]) * f64::from(weights[column * inputs + index]);
-                sum += product;
-                magnitude += product.abs();
+    for instructions in Instructions::available() {
+        let mut out = vec![f32::NAN; rows * all];
+        let mut scratch = LinearScratch::with_instructions(*instructions).unwrap();
+        layer.apply_with_bias(&values, &mut out, &mut scratch);
+        for (row, out) in out.chunks_exact(all).enumerate() {
+            for (column, found) in out.iter().enumerate() {
+                let (mut sum, mut magnitude) = (f64::from(bias[column]), 0.0);
+                for index in 0..inputs {
+                    let product =
+                        f64::from(values[row * inputs + index]) * f64::from(weights[column * inputs + index]);
+                    sum += product;
+                    magnitude += product.abs();
+                }
+                let error = (f64::from(*found) - sum).abs();
+                assert!(
+                    error <= allowed * (magnitude + 1.0),
+                    "({row}, {column}) is {found}, not {sum}, with {precision:?} on {instructions:?}"
+                );
             }
-            let error = (f64::from(*found) - sum).abs();
-            assert!(
-                error <= allowed * (magnitude + 1.0),
-                "({row}, {column}) is {found}, not {sum}, with {precision:?}"
-            );
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread};
 
-use chroma_sync_encoder::Precision;
+use chroma_sync_encoder::{Instructions, Precision};
 
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
 /// of code.
@@ -48,20 +48,13 @@ impl PrecisionChoice {
     /// What this processor uses.
     pub fn resolve(self) -> Precision {
         match self {
-            Self::Auto if multiplies_bfloat16() => Precision::Bfloat16,
-            Self::Auto | Self::Single => Precision::Single,
+            Self::Auto => match Instructions::fastest() {
+                Instructions::Amx | Instructions::Avx512 => Precision::Bfloat16,
+                Instructions::Portable => Precision::Single,
+            },
+            Self::Single => Precision::Single,
             Self::Bfloat16 => Precision::Bfloat16,
             Self::EightBit => Precision::EightBit,
         }
     }
-}
-
-/// Whether the processor has instructions that multiply bf16.
-fn multiplies_bfloat16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        is_x86_feature_detected!("avx512bf16")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }

@@ -14,8 +14,11 @@ use crate::{
     embed::{EmbeddedText, Embedder, Purpose},
 };
 
-const PRECISIONS: [PrecisionChoice; 3] =
-    [PrecisionChoice::Single, PrecisionChoice::Bfloat16, PrecisionChoice::EightBit];
+const PRECISIONS: [PrecisionChoice; 3] = [
+    PrecisionChoice::Single,
+    PrecisionChoice::Bfloat16,
+    PrecisionChoice::EightBit,
+];
 
 /// `<|endoftext|>` in the tiny tokenizer.
 const END: u32 = 381;
@@ -43,15 +46,25 @@ fn dense(model: &TinyModel, precision: PrecisionChoice) -> LocalEmbedder {
 }
 
 async fn documents(embedder: &LocalEmbedder, texts: &[Arc<str>]) -> Vec<EmbeddedText> {
-    embedder.embed(texts.to_vec(), Purpose::Document, "").await.unwrap()
+    embedder
+        .embed(texts.to_vec(), Purpose::Document, "")
+        .await
+        .unwrap()
 }
 
 fn assert_equal(found: &[EmbeddedText], wanted: &[GoldenText], texts: &[Arc<str>]) {
     assert_eq!(found.len(), wanted.len());
     for ((text, found), wanted) in texts.iter().zip(found).zip(wanted) {
-        assert_eq!((found.tokens, found.truncated), (wanted.tokens, wanted.truncated), "{text:?}");
+        assert_eq!(
+            (found.tokens, found.truncated),
+            (wanted.tokens, wanted.truncated),
+            "{text:?}"
+        );
         let difference = largest_difference(&found.vector, &floats(&wanted.vector));
-        assert!(difference <= 1e-5, "{difference:e} from the reference for {text:?}");
+        assert!(
+            difference <= 1e-5,
+            "{difference:e} from the reference for {text:?}"
+        );
     }
 }
 
@@ -77,7 +90,10 @@ async fn documents_and_queries_equal_the_reference_whether_stored_as_bf16_or_as_
 async fn smaller_precisions_stay_close_to_the_reference() {
     let (texts, golden): (_, Golden) = (golden_texts(), golden_file("qwen3.json"));
     let model = TinyModel::copy("qwen3");
-    for (precision, allowed) in [(PrecisionChoice::Bfloat16, 0.999), (PrecisionChoice::EightBit, 0.99)] {
+    for (precision, allowed) in [
+        (PrecisionChoice::Bfloat16, 0.999),
+        (PrecisionChoice::EightBit, 0.99),
+    ] {
         let found = documents(&dense(&model, precision), &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
             let cosine = cosine(&found.vector, &floats(&wanted.vector));
@@ -152,11 +168,18 @@ async fn an_instruction_that_fills_the_model_leaves_the_text_unread_and_marked()
 #[tokio::test]
 async fn weights_in_several_files_or_with_a_prefix_give_the_same_vectors() {
     let texts = &golden_texts()[..5];
-    let plain = documents(&dense(&TinyModel::copy("qwen3"), PrecisionChoice::Bfloat16), texts).await;
+    let plain = documents(
+        &dense(&TinyModel::copy("qwen3"), PrecisionChoice::Bfloat16),
+        texts,
+    )
+    .await;
 
     let split = TinyModel::copy("qwen3");
     split.split();
-    assert_eq!(documents(&dense(&split, PrecisionChoice::Bfloat16), texts).await, plain);
+    assert_eq!(
+        documents(&dense(&split, PrecisionChoice::Bfloat16), texts).await,
+        plain
+    );
 
     let prefixed = TinyModel::copy("qwen3");
     let tensors: BTreeMap<_, _> = prefixed
@@ -165,7 +188,10 @@ async fn weights_in_several_files_or_with_a_prefix_give_the_same_vectors() {
         .map(|(name, tensor)| (format!("model.{name}"), tensor))
         .collect();
     prefixed.write_tensors("model.safetensors", &tensors);
-    assert_eq!(documents(&dense(&prefixed, PrecisionChoice::Bfloat16), texts).await, plain);
+    assert_eq!(
+        documents(&dense(&prefixed, PrecisionChoice::Bfloat16), texts).await,
+        plain
+    );
 }
 
 #[tokio::test]
@@ -182,17 +208,26 @@ async fn a_configuration_saved_by_a_newer_version_gives_the_same_vectors() {
         );
         config.insert("layer_types".to_owned(), json!(["full_attention"; 4]));
     });
-    assert_eq!(documents(&dense(&model, PrecisionChoice::Single), texts).await, before);
+    assert_eq!(
+        documents(&dense(&model, PrecisionChoice::Single), texts).await,
+        before
+    );
     model.change("config.json", |config| {
         config.insert("rope_parameters".to_owned(), json!({"rope_theta": 100.0}));
     });
-    assert_ne!(documents(&dense(&model, PrecisionChoice::Single), texts).await, before);
+    assert_ne!(
+        documents(&dense(&model, PrecisionChoice::Single), texts).await,
+        before
+    );
 }
 
 #[test]
 fn files_that_call_for_another_computation_are_refused_by_name_and_with_what_is_supported() {
     let model = TinyModel::copy("qwen3");
-    model.write("1_Pooling/config.json", &json!({"pooling_mode_mean_tokens": true}));
+    model.write(
+        "1_Pooling/config.json",
+        &json!({"pooling_mode_mean_tokens": true}),
+    );
     let problem = model.problem();
     assert!(
         problem.contains("1_Pooling/config.json") && problem.contains("only pooling by the last token"),
@@ -205,7 +240,9 @@ fn files_that_call_for_another_computation_are_refused_by_name_and_with_what_is_
     });
     let problem = model.problem();
     assert!(
-        problem.contains("model_type is \"xlm-roberta\"") && problem.contains("\"bert\"") && problem.contains("\"qwen3\""),
+        problem.contains("model_type is \"xlm-roberta\"")
+            && problem.contains("\"bert\"")
+            && problem.contains("\"qwen3\""),
         "{problem}"
     );
 
@@ -214,7 +251,10 @@ fn files_that_call_for_another_computation_are_refused_by_name_and_with_what_is_
     tensors.remove("layers.3.self_attn.q_norm.weight");
     model.write_tensors("model.safetensors", &tensors);
     let problem = model.problem();
-    assert!(problem.contains("has no tensor \"layers.3.self_attn.q_norm.weight\""), "{problem}");
+    assert!(
+        problem.contains("has no tensor \"layers.3.self_attn.q_norm.weight\""),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -222,8 +262,14 @@ fn an_index_that_is_damaged_or_leads_elsewhere_is_refused() {
     let index = |weights: Value| json!({"weight_map": weights});
     for (value, expected) in [
         (index(json!({})), "it names 0 files"),
-        (index(json!({"norm.weight": "../model.safetensors"})), "is not the name of a file beside it"),
-        (index(json!({"norm.weight": "absent.safetensors"})), "absent.safetensors cannot be read"),
+        (
+            index(json!({"norm.weight": "../model.safetensors"})),
+            "is not the name of a file beside it",
+        ),
+        (
+            index(json!({"norm.weight": "absent.safetensors"})),
+            "absent.safetensors cannot be read",
+        ),
         (json!([]), "model.safetensors.index.json is damaged"),
     ] {
         let model = TinyModel::copy("qwen3");

@@ -42,7 +42,11 @@ impl GoldenText {
 /// A weight for each term of the vocabulary: terms at the edge of weighing nothing may be there or not.
 fn spread(vector: &SparseVector) -> Vec<f32> {
     assert_eq!(vector.indices.len(), vector.values.len());
-    assert!(vector.indices.is_sorted_by(|left, right| left < right), "{:?}", vector.indices);
+    assert!(
+        vector.indices.is_sorted_by(|left, right| left < right),
+        "{:?}",
+        vector.indices
+    );
     let mut weights = vec![0.0; VOCABULARY];
     for (index, value) in vector.indices.iter().zip(&vector.values) {
         assert!(*value > 0.0);
@@ -73,11 +77,22 @@ async fn weights_and_tokens_equal_the_reference_whether_stored_as_bf16_or_as_flo
         let found = documents(&embedder, &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
             let difference = largest_difference(&spread(found), &spread(&wanted.vector()));
-            assert!(difference <= 1e-4, "{difference:e} from the reference for {text:?}");
+            assert!(
+                difference <= 1e-4,
+                "{difference:e} from the reference for {text:?}"
+            );
             let tokens = embedder.tokenize(text).unwrap();
-            assert_eq!((tokens.ids.len(), tokens.truncated), (wanted.tokens, wanted.truncated), "{text:?}");
+            assert_eq!(
+                (tokens.ids.len(), tokens.truncated),
+                (wanted.tokens, wanted.truncated),
+                "{text:?}"
+            );
         }
-        assert!(found.iter().all(|vector| (10..200).contains(&vector.indices.len())));
+        assert!(
+            found
+                .iter()
+                .all(|vector| (10..200).contains(&vector.indices.len()))
+        );
     }
 }
 
@@ -85,7 +100,10 @@ async fn weights_and_tokens_equal_the_reference_whether_stored_as_bf16_or_as_flo
 async fn smaller_precisions_stay_close_to_the_reference() {
     let (texts, golden): (_, Golden) = (golden_texts(), golden_file("splade.json"));
     let model = TinyModel::copy("splade");
-    for (precision, allowed) in [(PrecisionChoice::Bfloat16, 0.999), (PrecisionChoice::EightBit, 0.99)] {
+    for (precision, allowed) in [
+        (PrecisionChoice::Bfloat16, 0.999),
+        (PrecisionChoice::EightBit, 0.99),
+    ] {
         let found = documents(&sparse(&model, precision), &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
             let cosine = cosine(&spread(found), &spread(&wanted.vector()));
@@ -115,12 +133,18 @@ async fn a_head_with_a_matrix_of_its_own_is_used() {
     let words = tensors["bert.embeddings.word_embeddings.weight"].clone();
     tensors.insert("cls.predictions.decoder.weight".to_owned(), words);
     model.write_tensors("model.safetensors", &tensors);
-    assert_eq!(documents(&sparse(&model, PrecisionChoice::Single), texts).await, tied);
+    assert_eq!(
+        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
+        tied
+    );
 
     let bytes = &mut tensors.get_mut("cls.predictions.decoder.weight").unwrap().2;
     bytes.rotate_left(48 * 2);
     model.write_tensors("model.safetensors", &tensors);
-    assert_ne!(documents(&sparse(&model, PrecisionChoice::Single), texts).await, tied);
+    assert_ne!(
+        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
+        tied
+    );
 }
 
 #[tokio::test]
@@ -137,22 +161,38 @@ async fn the_files_of_the_sentence_package_are_understood() {
     );
     let pooling = |strategy: &str| json!({"pooling_strategy": strategy, "activation_function": "relu"});
     model.write("1_SpladePooling/config.json", &pooling("max"));
-    assert_eq!(documents(&sparse(&model, PrecisionChoice::Single), texts).await, before);
+    assert_eq!(
+        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
+        before
+    );
     model.write("1_SpladePooling/config.json", &pooling("sum"));
     let problem = model.problem();
-    assert!(problem.contains("pooling_strategy is \"sum\", and only \"max\""), "{problem}");
+    assert!(
+        problem.contains("pooling_strategy is \"sum\", and only \"max\""),
+        "{problem}"
+    );
 }
 
 #[test]
 fn a_model_of_the_other_kind_is_refused() {
     let model = TinyModel::copy("splade");
     let files = model.directories().find("tiny/splade").unwrap();
-    let error = LocalEmbedder::load(&files, options(PrecisionChoice::Single)).err().unwrap();
-    assert!(chain(&error).contains("it is sparse, and a dense one is called for"), "{error}");
+    let error = LocalEmbedder::load(&files, options(PrecisionChoice::Single))
+        .err()
+        .unwrap();
+    assert!(
+        chain(&error).contains("it is sparse, and a dense one is called for"),
+        "{error}"
+    );
     let model = TinyModel::copy("qwen3");
     let files = model.directories().find("tiny/qwen3").unwrap();
-    let error = LocalSparseEmbedder::load(&files, options(PrecisionChoice::Single)).err().unwrap();
-    assert!(chain(&error).contains("it is dense, and a sparse one is called for"), "{error}");
+    let error = LocalSparseEmbedder::load(&files, options(PrecisionChoice::Single))
+        .err()
+        .unwrap();
+    assert!(
+        chain(&error).contains("it is dense, and a sparse one is called for"),
+        "{error}"
+    );
 }
 
 #[test]

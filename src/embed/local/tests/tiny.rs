@@ -83,7 +83,12 @@ impl TinyModel {
         for (kind, _, bytes) in tensors.values_mut() {
             assert_eq!(*kind, Dtype::BF16);
             *kind = Dtype::F32;
-            *bytes = bytes.as_chunks::<2>().0.iter().flat_map(|[low, high]| [0, 0, *low, *high]).collect();
+            *bytes = bytes
+                .as_chunks::<2>()
+                .0
+                .iter()
+                .flat_map(|[low, high]| [0, 0, *low, *high])
+                .collect();
         }
         self.write_tensors("model.safetensors", &tensors);
     }
@@ -94,7 +99,10 @@ impl TinyModel {
         let mut halves = [BTreeMap::new(), BTreeMap::new()];
         for (position, (name, tensor)) in self.tensors().into_iter().enumerate() {
             let half = position % 2;
-            index.insert(name.clone(), format!("model-0000{}-of-00002.safetensors", half + 1));
+            index.insert(
+                name.clone(),
+                format!("model-0000{}-of-00002.safetensors", half + 1),
+            );
             halves[half].insert(name, tensor);
         }
         for (half, tensors) in halves.iter().enumerate() {
