@@ -72,6 +72,12 @@ migrations-check: ## Migrate SQLite and PostgreSQL up, down and up again, and co
 	cargo build --locked --bin chroma-sync
 	scripts/check_migrations.sh "$${CARGO_TARGET_DIR:-target}/debug/chroma-sync"
 
+.PHONY: golden
+golden: ## Write tests/golden anew with the Python reference: tiny models and what it makes of the texts (5 GB to download)
+	@$(PEERS) tools model golden
+	.peers/golden/bin/python3 scripts/tiny_models.py
+	.peers/golden/bin/python3 scripts/golden_vectors.py .peers/models/sentence-transformers/all-MiniLM-L6-v2
+
 .PHONY: bench
 bench: peers ## Run the benchmarks
 	@$(PEERS) etcd

@@ -2,10 +2,7 @@
 """Writes tests/golden/minilm.json: what the Python reference makes of tests/golden/texts.json.
 
 For each text: the tokens the model reads (special ones included), whether the text was truncated, and its
-vector as base64 of 384 little-endian 32-bit floats. Run it only to change the texts or the model:
-
-    python3 -m venv /tmp/golden && /tmp/golden/bin/pip install sentence-transformers
-    /tmp/golden/bin/python scripts/golden_vectors.py .peers/models/sentence-transformers/all-MiniLM-L6-v2
+vector as base64 of 384 little-endian 32-bit floats. `make golden` runs it; needed only to change the texts or the model.
 """
 
 import base64

@@ -9,11 +9,12 @@
 #   .peers/chromium  a link to the browser that opens examples/web
 #   .peers/nginx     a link to the reverse proxy that the tests put before the service
 #   .peers/documents  books in PDF and EPUB, from a Debian package
+#   .peers/golden    the Python reference of the embedding models, for `make golden`
 #   .peers/etcd      a link to the server that `make bench-watch` compares with
 #
 # Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto model postgres node browser nginx documents etcd
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto model postgres node browser nginx documents golden etcd
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -101,6 +102,11 @@ python() {
 # moto: a server of S3 and SQS; its requirements are all pinned.
 moto() {
     environment moto "$scripts/moto-requirements.txt"
+}
+
+# golden: the reference that makes tests/golden; its requirements are all pinned.
+golden() {
+    environment golden "$scripts/golden-requirements.txt"
 }
 
 model_name=sentence-transformers/all-MiniLM-L6-v2
@@ -281,14 +287,14 @@ etcd() {
     [ -x "$peers/etcd" ] || unpack etcd etcd-server usr/bin/etcd
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, moto, model, postgres, node, browser, nginx, documents, etcd"
+[ $# -gt 0 ] || fail "name what to provide: tools, python, moto, model, postgres, node, browser, nginx, documents, golden, etcd"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | moto | model | postgres | node | browser | nginx | documents | etcd) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, moto, model, postgres, node, browser, nginx, documents, etcd" ;;
+    tools | python | moto | model | postgres | node | browser | nginx | documents | golden | etcd) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, moto, model, postgres, node, browser, nginx, documents, golden, etcd" ;;
     esac
 done

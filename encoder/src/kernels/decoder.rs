@@ -1,10 +1,6 @@
 //! The arithmetic between the matrix products of decoders: normalisation by the root mean square, rotary
 //! positions, the gated unit. And what a masked language model's head needs beside BERT's kernels.
 
-#[cfg(target_arch = "aarch64")]
-use super::Fused;
-#[cfg(not(target_arch = "aarch64"))]
-use super::{Fused, Separate};
 use super::{MultiplyAdd, exponential, sum_of};
 
 /// What `row` is multiplied with so that the mean of its squares becomes 1.

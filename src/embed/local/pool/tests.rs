@@ -284,8 +284,9 @@ async fn the_instruction_of_a_request_comes_before_each_of_its_texts() {
 fn a_dropped_pool_lets_its_threads_end() {
     let (dropped, ended) = mpsc::channel();
     let model = Fake {
+        computed: AtomicUsize::new(0),
+        encoded: Mutex::default(),
         dropped: Some(dropped),
-        ..Fake::default()
     };
     drop(Pool::start(model, 4, "test").unwrap());
     // The last thread that ends drops the model.

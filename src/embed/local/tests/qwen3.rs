@@ -206,7 +206,7 @@ async fn a_configuration_saved_by_a_newer_version_gives_the_same_vectors() {
             "rope_parameters".to_owned(),
             json!({"rope_theta": theta, "rope_type": "default"}),
         );
-        config.insert("layer_types".to_owned(), json!(["full_attention"; 4]));
+        config.insert("layer_types".to_owned(), json!(vec!["full_attention"; 4]));
     });
     assert_eq!(
         documents(&dense(&model, PrecisionChoice::Single), texts).await,

@@ -1,0 +1,267 @@
+//! How fast models of real sizes compute, in tokens a processor second on one thread, and what memory they take, in
+//! each precision: Qwen3-Embedding-0.6B from bf16, SPLADE (a BERT of 110 million weights) from 32-bit floats.
+//!
+//! `cargo bench -p chroma-sync-encoder --bench large_models`; a word behind `--` picks the cases that contain it. The
+//! weights are random numbers, written once into target/large-models (1.6 GB). Each case is a process of its own, so
+//! that its memory is its own.
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../../benches/shared/processor_time.rs"]
+mod processor_time;
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use chroma_sync_encoder::{
+    EncoderConfig, MaskedLanguageModel, MaskedLanguageScratch, Precision, Qwen3, Qwen3Config, Qwen3Scratch,
+    TensorFiles,
+};
+use processor_time::own_seconds;
+
+const QWEN3_CONFIG: &str = r#"{
+    "model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 128, "intermediate_size": 3072, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 4096, "vocab_size": 151669, "hidden_act": "silu", "rope_theta": 1000000
+}"#;
+
+const SPLADE_CONFIG: &str = r#"{
+    "model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "intermediate_size": 3072, "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "vocab_size": 30522,
+    "type_vocab_size": 2, "hidden_act": "gelu"
+}"#;
+
+/// Sequences of a batch and tokens of each.
+const QWEN3_BATCHES: [(usize, usize); 5] = [(1, 16), (1, 128), (8, 128), (2, 512), (1, 4096)];
+const SPLADE_BATCHES: [(usize, usize); 3] = [(1, 16), (8, 128), (2, 512)];
+
+/// The least processor time of a measurement, in seconds.
+const ENOUGH: f64 = 4.0;
+
+fn main() {
+    let arguments: Vec<String> = env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .collect();
+    if let [flag, model, precision] = arguments.as_slice()
+        && flag == "--case"
+    {
+        return measure(model, serde_json::from_str(&format!("\"{precision}\"")).unwrap());
+    }
+    let pattern = arguments.first().map_or("", String::as_str);
+    println!("tokens a processor second by batch (sequences x tokens), one thread");
+    for model in ["qwen3", "splade"] {
+        for precision in ["f32", "bf16", "int8"] {
+            if !format!("{model} {precision}").contains(pattern) {
+                continue;
+            }
+            write_once(model);
+            let status = Command::new(env::current_exe().unwrap())
+                .args(["--case", model, precision])
+                .status()
+                .unwrap();
+            assert!(status.success(), "{model} {precision}: {status}");
+        }
+    }
+}
+
+/// Measures one model in one precision, in this process.
+fn measure(model: &str, precision: Precision) {
+    let start = Instant::now();
+    let file = File::open(path(model)).unwrap();
+    let files = TensorFiles::open([file]).unwrap();
+    match model {
+        "qwen3" => {
+            let config = Qwen3Config::parse(QWEN3_CONFIG.as_bytes()).unwrap();
+            let qwen3 = Qwen3::read(&files, config, precision).unwrap();
+            drop(files);
+            report(model, precision, start);
+            let mut scratch = Qwen3Scratch::default();
+            rates(&QWEN3_BATCHES, |sequences| {
+                assert_eq!(
+                    qwen3.embed(sequences, &mut scratch, &mut || {}).len(),
+                    sequences.len()
+                );
+            });
+        }
+        _ => {
+            let config = EncoderConfig::parse(SPLADE_CONFIG.as_bytes()).unwrap();
+            let splade = MaskedLanguageModel::read(&files, config, precision).unwrap();
+            drop(files);
+            report(model, precision, start);
+            let mut scratch = MaskedLanguageScratch::default();
+            rates(&SPLADE_BATCHES, |sequences| {
+                assert_eq!(
+                    splade.weigh(sequences, &mut scratch, &mut || {}).len(),
+                    sequences.len()
+                );
+            });
+        }
+    }
+}
+
+fn report(model: &str, precision: Precision, start: Instant) {
+    println!(
+        "{model} {precision:?}: loaded in {:.1} s, {} MB",
+        start.elapsed().as_secs_f64(),
+        resident_megabytes()
+    );
+}
+
+/// Prints the rate for each batch, and the memory that is held afterwards.
+fn rates(batches: &[(usize, usize)], mut embed: impl FnMut(&[&[u32]])) {
+    for (count, length) in batches {
+        let ids: Vec<Vec<u32>> = (0..*count)
+            .map(|sequence| {
+                (0..*length)
+                    .map(|index| (index * 31 + sequence * 7) as u32 % 30_000)
+                    .collect()
+            })
+            .collect();
+        let sequences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        embed(&sequences);
+        let (start, wall) = (own_seconds(), Instant::now());
+        let mut tokens = 0;
+        while own_seconds() - start < ENOUGH {
+            embed(&sequences);
+            tokens += count * length;
+        }
+        println!(
+            "  {count} x {length}: {:.0} tokens a processor second, {:.1} s of {:.1} s, {} MB",
+            tokens as f64 / (own_seconds() - start),
+            own_seconds() - start,
+            wall.elapsed().as_secs_f64(),
+            resident_megabytes()
+        );
+    }
+}
+
+/// What this process holds in memory, mapped files included, in 10^6 bytes.
+fn resident_megabytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kibibytes * 1024 / 1_000_000
+}
+
+fn path(model: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    target.join("large-models").join(format!("{model}.safetensors"))
+}
+
+fn write_once(model: &str) {
+    let path = path(model);
+    if path.exists() {
+        return;
+    }
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let fresh = path.with_extension("new");
+    match model {
+        "qwen3" => write(&fresh, "BF16", 2, &qwen3_tensors()),
+        _ => write(&fresh, "F32", 4, &splade_tensors()),
+    }
+    fs::rename(fresh, path).unwrap();
+}
+
+/// Writes tensors of random numbers around zero: matrices small, all else around 1.
+fn write(path: &Path, kind: &str, size: usize, tensors: &[(String, Vec<usize>)]) {
+    let mut header = serde_json::Map::new();
+    let mut offset = 0;
+    for (name, shape) in tensors {
+        let end = offset + shape.iter().product::<usize>() * size;
+        let entry = serde_json::json!({"dtype": kind, "shape": shape, "data_offsets": [offset, end]});
+        header.insert(name.clone(), entry);
+        offset = end;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    let mut state = 1_u32;
+    for (_, shape) in tensors {
+        for _ in 0..shape.iter().product::<usize>() {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let uniform = state as f32 / u32::MAX as f32 - 0.5;
+            let value = if shape.len() == 1 { 1.0 } else { uniform * 0.1 };
+            file.write_all(&value.to_le_bytes()[4 - size..]).unwrap();
+        }
+    }
+    file.flush().unwrap();
+}
+
+fn qwen3_tensors() -> Vec<(String, Vec<usize>)> {
+    let mut tensors = vec![
+        ("embed_tokens.weight".to_owned(), vec![151_669, 1024]),
+        ("norm.weight".to_owned(), vec![1024]),
+    ];
+    for layer in 0..28 {
+        let shapes = [
+            ("input_layernorm", vec![1024]),
+            ("post_attention_layernorm", vec![1024]),
+            ("self_attn.q_norm", vec![128]),
+            ("self_attn.k_norm", vec![128]),
+            ("self_attn.q_proj", vec![2048, 1024]),
+            ("self_attn.k_proj", vec![1024, 1024]),
+            ("self_attn.v_proj", vec![1024, 1024]),
+            ("self_attn.o_proj", vec![1024, 2048]),
+            ("mlp.gate_proj", vec![3072, 1024]),
+            ("mlp.up_proj", vec![3072, 1024]),
+            ("mlp.down_proj", vec![1024, 3072]),
+        ];
+        tensors.extend(shapes.map(|(name, shape)| (format!("layers.{layer}.{name}.weight"), shape)));
+    }
+    tensors
+}
+
+fn splade_tensors() -> Vec<(String, Vec<usize>)> {
+    let norm = |name: &str| {
+        ["weight", "bias"]
+            .map(|part| (format!("{name}.LayerNorm.{part}"), vec![768]))
+            .to_vec()
+    };
+    let linear = |name: &str, outputs: usize, inputs: usize| {
+        vec![
+            (format!("{name}.weight"), vec![outputs, inputs]),
+            (format!("{name}.bias"), vec![outputs]),
+        ]
+    };
+    let mut tensors = vec![
+        (
+            "bert.embeddings.word_embeddings.weight".to_owned(),
+            vec![30_522, 768],
+        ),
+        (
+            "bert.embeddings.position_embeddings.weight".to_owned(),
+            vec![512, 768],
+        ),
+        (
+            "bert.embeddings.token_type_embeddings.weight".to_owned(),
+            vec![2, 768],
+        ),
+        ("cls.predictions.bias".to_owned(), vec![30_522]),
+    ];
+    tensors.extend(norm("bert.embeddings"));
+    tensors.extend(linear("cls.predictions.transform.dense", 768, 768));
+    tensors.extend(norm("cls.predictions.transform"));
+    for layer in 0..12 {
+        let prefix = format!("bert.encoder.layer.{layer}");
+        for part in ["query", "key", "value"] {
+            tensors.extend(linear(&format!("{prefix}.attention.self.{part}"), 768, 768));
+        }
+        tensors.extend(linear(&format!("{prefix}.attention.output.dense"), 768, 768));
+        tensors.extend(norm(&format!("{prefix}.attention.output")));
+        tensors.extend(linear(&format!("{prefix}.intermediate.dense"), 3072, 768));
+        tensors.extend(linear(&format!("{prefix}.output.dense"), 768, 3072));
+        tensors.extend(norm(&format!("{prefix}.output")));
+    }
+    tensors
+}
