@@ -5,7 +5,7 @@
 //! dropout, the pooler and masks, of which inference on packed sequences needs none.
 
 use crate::{
-    EncoderConfig, LinearScratch, Weights,
+    AttentionShape, EncoderConfig, HeadRows, LinearScratch, Precision, Weights,
     kernels::{Normalisation, add_and_normalise, bias_gelu, mean_of_rows, scale_to_unit_length, softmax},
     matrix::{Matrix, MatrixMut, Output, multiply},
     sized,
@@ -93,6 +93,13 @@ impl Encoder {
         let wide = sized(wide, tokens * self.config.intermediate);
         let summand = sized(summand, tokens * hidden);
 
+        let shape = AttentionShape {
+            heads: self.config.heads,
+            key_heads: self.config.heads,
+            width: hidden / self.config.heads,
+            causal: false,
+        };
+        let in_bfloat16 = self.weights.precision != Precision::Single && linear.attends_faster();
         self.look_up(sequences, states);
         for layer in &self.weights.layers {
             pause();
@@ -101,7 +108,12 @@ impl Encoder {
             for sequence in sequences {
                 let end = start + sequence.len();
                 let projections = &projections[start * 3 * hidden..end * 3 * hidden];
-                self.attend(projections, &mut context[start * hidden..end * hidden], scores);
+                let context = &mut context[start * hidden..end * hidden];
+                if in_bfloat16 {
+                    attend_in_bfloat16(shape, projections, context, linear);
+                } else {
+                    self.attend(projections, context, scores);
+                }
                 start = end;
             }
             layer.attention_output.apply(context, summand, linear);
@@ -192,4 +204,19 @@ impl Encoder {
             epsilon: self.config.epsilon,
         }
     }
+}
+
+/// [`Encoder::attend`] with its products in bf16.
+fn attend_in_bfloat16(
+    shape: AttentionShape,
+    projections: &[f32],
+    context: &mut [f32],
+    linear: &mut LinearScratch,
+) {
+    let hidden = shape.heads * shape.width;
+    let [queries, keys, values] = [0, hidden, 2 * hidden].map(|offset| HeadRows {
+        values: projections.get(offset..).unwrap_or_default(),
+        stride: 3 * hidden,
+    });
+    linear.attend(shape, queries, keys, values, context);
 }

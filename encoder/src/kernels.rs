@@ -95,6 +95,20 @@ fn exponential<A: MultiplyAdd>(x: f32) -> f32 {
     f32::from_bits(series.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
+/// e to the power of `x` within 5e-5 relative, a fortieth of what rounding to bf16 loses; otherwise as [`exponential`].
+#[inline(always)]
+pub(crate) fn exponential_to_bfloat16<A: MultiplyAdd>(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0;
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = A::multiply_add(x, std::f32::consts::LOG2_E, ROUND);
+    let r = A::multiply_add(shifted - ROUND, -std::f32::consts::LN_2, x);
+    let series = A::multiply_add(r, 1.0 / 24.0, 1.0 / 6.0);
+    let series = A::multiply_add(r, series, 0.5);
+    let series = A::multiply_add(r, series, 1.0);
+    let series = A::multiply_add(r, series, 1.0);
+    f32::from_bits(series.to_bits().wrapping_add(shifted.to_bits() << 23))
+}
+
 /// The exact GELU, `x * (1 + erf(x / sqrt 2)) / 2`, within 2e-7 of it times max(|x|, 1).
 ///
 /// erfc is formula 7.1.26 of Abramowitz and Stegun, "Handbook of Mathematical Functions" (|error| <= 1.5e-7).
@@ -155,7 +169,7 @@ fn softmax_body<A: MultiplyAdd>(rows: &mut [f32], length: usize) {
 }
 
 #[inline(always)]
-fn maximum(row: &[f32]) -> f32 {
+pub(crate) fn maximum(row: &[f32]) -> f32 {
     let (chunks, rest) = row.as_chunks::<LANES>();
     let mut lanes = [f32::NEG_INFINITY; LANES];
     for chunk in chunks {
@@ -171,7 +185,7 @@ fn maximum(row: &[f32]) -> f32 {
 
 /// Sums the lanes pairwise, in the same order on every processor.
 #[inline(always)]
-fn total(lanes: &[f32; LANES]) -> f32 {
+pub(crate) fn total(lanes: &[f32; LANES]) -> f32 {
     let mut lanes = *lanes;
     let mut width = LANES / 2;
     while width > 0 {

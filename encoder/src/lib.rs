@@ -21,7 +21,7 @@ mod weights;
 
 pub use bert::{Encoder, Scratch};
 pub use config::{ConfigError, EncoderConfig};
-pub use linear::{Instructions, Linear, LinearScratch, Precision, StoredRows};
+pub use linear::{AttentionShape, HeadRows, Instructions, Linear, LinearScratch, Precision, StoredRows};
 pub use masked_language_model::{MaskedLanguageModel, MaskedLanguageScratch, WeightedTerms};
 pub use qwen3::{Qwen3, Qwen3Config, Qwen3Scratch};
 pub use tensors::{TensorError, TensorFiles};

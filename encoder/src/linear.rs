@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+mod attention;
 mod bfloat16;
 mod eight_bit;
 mod instructions;
@@ -14,6 +15,7 @@ mod stored;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 
+pub use attention::{AttentionShape, HeadRows};
 pub use instructions::Instructions;
 pub use stored::StoredRows;
 
@@ -56,6 +58,7 @@ pub struct LinearScratch {
     instructions: Instructions,
     bands: panels::Bands,
     quantised: eight_bit::QuantisedRows,
+    attention: attention::AttentionScratch,
 }
 
 impl Default for LinearScratch {
@@ -77,7 +80,55 @@ impl LinearScratch {
             instructions,
             bands: panels::Bands::default(),
             quantised: eight_bit::QuantisedRows::default(),
+            attention: attention::AttentionScratch::default(),
         }
+    }
+
+    /// Whether [`Self::attend`] is faster than products in single precision on this processor.
+    pub fn attends_faster(&self) -> bool {
+        match self.instructions {
+            Instructions::Amx => true,
+            Instructions::Avx512 | Instructions::Portable => false,
+        }
+    }
+
+    /// Attention of one sequence with its products in bf16: `out` has a row of `heads * width` floats for each
+    /// token, and `queries` as well; `keys` and `values` have rows of `key_heads * width`. Scores are divided by the
+    /// root of `width` before the softmax.
+    ///
+    /// # Panics
+    /// If `out` is not whole rows, a row is not in its slice, or `heads` is no multiple of `key_heads`.
+    pub fn attend(
+        &mut self,
+        shape: AttentionShape,
+        queries: HeadRows<'_>,
+        keys: HeadRows<'_>,
+        values: HeadRows<'_>,
+        out: &mut [f32],
+    ) {
+        let AttentionShape {
+            heads,
+            key_heads,
+            width,
+            ..
+        } = shape;
+        assert!(
+            key_heads > 0 && width > 0 && heads.is_multiple_of(key_heads),
+            "{heads} heads of {width} floats cannot share {key_heads}"
+        );
+        assert!(
+            out.len().is_multiple_of(heads * width),
+            "the output is not whole rows"
+        );
+        attention::attend(
+            self.instructions,
+            shape,
+            queries,
+            keys,
+            values,
+            out,
+            &mut self.attention,
+        );
     }
 }
 
@@ -202,8 +253,9 @@ impl Linear {
             }
             Weight::Bfloat16(panels) => {
                 bfloat16::round_rows(inputs, self.inputs, &mut scratch.bands);
-                let mut sink = sinks::Rows { out, length, bias };
-                bfloat16::multiply(scratch.instructions, &scratch.bands, panels, &mut sink);
+                let sink = sinks::Rows { out, length, bias };
+                let bands = &scratch.bands;
+                bfloat16::compute(scratch.instructions, bfloat16::Product { bands, panels, sink });
             }
             Weight::EightBit(weights) => {
                 eight_bit::quantise_rows(inputs, self.inputs, &mut scratch.quantised);

@@ -6,7 +6,7 @@
 //! sequences need no mask but the triangle, and of the last layer only the last token of each sequence is computed.
 //!
 //! Memory of a thread: some 36 bytes times `hidden` for each token of a batch, plus blocks of [`BLOCK_ROWS`] in the
-//! feed-forward unit and of [`ATTENTION_ROWS`] in attention, whatever the length of a sequence. Absent on
+//! feed-forward unit and of at most [`ATTENTION_ROWS`] in attention, whatever the length of a sequence. Absent on
 //! purpose: a cache of keys and values, sampling and the head over the vocabulary, which only generation needs.
 
 mod config;
@@ -14,7 +14,7 @@ mod config;
 pub use config::Qwen3Config;
 
 use crate::{
-    Linear, LinearScratch, Precision, TensorError, TensorFiles,
+    AttentionShape, HeadRows, Linear, LinearScratch, Precision, TensorError, TensorFiles,
     kernels::{
         decoder::{
             HeadRotation, add, causal_softmax, gate, normalise_and_rotate_heads, normalise_root_mean_square,
@@ -42,6 +42,7 @@ pub struct Qwen3 {
     words: EmbeddingTable,
     layers: Vec<Layer>,
     norm: Vec<f32>,
+    precision: Precision,
     /// For each position the cosines, then the sines, of its angles.
     angles: Vec<f32>,
 }
@@ -95,6 +96,7 @@ impl Qwen3 {
                 .map(|index| Layer::read(&reader, index, &config))
                 .collect::<Result<_, _>>()?,
             norm: reader.floats("norm.weight", &[config.hidden])?,
+            precision,
             angles: angles(&config),
             config,
         })
@@ -102,8 +104,7 @@ impl Qwen3 {
 
     /// One vector of `config.hidden` floats and length 1 for each sequence, in order; zeros for an empty one.
     ///
-    /// `pause` is called many times in between, no more than a few hundred tokens of one layer apart, and may do
-    /// other work with other working memory.
+    /// `pause` is called several times a layer, and may do other work with other working memory.
     ///
     /// # Panics
     /// If a sequence is longer than `config.positions` or holds an id beyond `config.vocabulary`.
@@ -198,18 +199,21 @@ impl Qwen3 {
                 Rows::Last => 1,
             };
             let query_range = query_start * query_width..(query_start + asked) * query_width;
-            let sequence = Sequence {
+            let mut sequence = Sequence {
                 queries: &mut queries[query_range.clone()],
                 keys_values: &mut keys_values[start * 2 * shared_width..(start + length) * 2 * shared_width],
                 first: length - asked,
             };
-            self.attend_sequence(
-                layer,
-                sequence,
-                &mut context[query_range],
-                &mut scratch.scores,
-                pause,
-            );
+            let context = &mut context[query_range];
+            let in_bfloat16 = self.precision != Precision::Single && scratch.linear.attends_faster();
+            self.turn(layer, &mut sequence);
+            match rows {
+                Rows::All if in_bfloat16 => self.attend_in_bfloat16(&sequence, context, &mut scratch.linear),
+                Rows::All | Rows::Last => {
+                    self.attend_in_floats(&sequence, context, &mut scratch.scores, pause)
+                }
+            }
+            pause();
             start += length;
             query_start += asked;
         }
@@ -222,11 +226,52 @@ impl Qwen3 {
         pause();
     }
 
-    /// Attention of one sequence, all heads.
-    fn attend_sequence(
+    /// Normalises and turns the queries and keys of a sequence.
+    fn turn(&self, layer: &Layer, sequence: &mut Sequence<'_>) {
+        let Qwen3Config {
+            heads,
+            key_value_heads,
+            head_width: width,
+            epsilon,
+            ..
+        } = self.config;
+        let rotation = |heads: usize, stride: usize, scale, first: usize| HeadRotation {
+            heads,
+            stride,
+            scale,
+            epsilon,
+            angles: &self.angles[first * width..],
+        };
+        let queries = rotation(heads, heads * width, &layer.query_norm, sequence.first);
+        normalise_and_rotate_heads(sequence.queries, queries);
+        let keys = rotation(key_value_heads, 2 * key_value_heads * width, &layer.key_norm, 0);
+        normalise_and_rotate_heads(sequence.keys_values, keys);
+    }
+
+    /// Attention of all tokens of a sequence, with its products in bf16.
+    fn attend_in_bfloat16(&self, sequence: &Sequence<'_>, context: &mut [f32], linear: &mut LinearScratch) {
+        let shape = AttentionShape {
+            heads: self.config.heads,
+            key_heads: self.config.key_value_heads,
+            width: self.config.head_width,
+            causal: true,
+        };
+        let queries = HeadRows {
+            values: sequence.queries,
+            stride: shape.heads * shape.width,
+        };
+        let shared = shape.key_heads * shape.width;
+        let [keys, values] = [0, shared].map(|offset| HeadRows {
+            values: sequence.keys_values.get(offset..).unwrap_or_default(),
+            stride: 2 * shared,
+        });
+        linear.attend(shape, queries, keys, values, context);
+    }
+
+    /// Attention of the last tokens of a sequence, or all, in single precision.
+    fn attend_in_floats(
         &self,
-        layer: &Layer,
-        sequence: Sequence<'_>,
+        sequence: &Sequence<'_>,
         context: &mut [f32],
         scores: &mut Vec<f32>,
         pause: &mut dyn FnMut(),
@@ -235,7 +280,6 @@ impl Qwen3 {
             heads,
             key_value_heads,
             head_width: width,
-            epsilon,
             ..
         } = self.config;
         let Sequence {
@@ -244,16 +288,6 @@ impl Qwen3 {
             first,
         } = sequence;
         let (query_stride, stride) = (heads * width, 2 * key_value_heads * width);
-        let rotation = |heads: usize, stride: usize, scale, first: usize| HeadRotation {
-            heads,
-            stride,
-            scale,
-            epsilon,
-            angles: &self.angles[first * width..],
-        };
-        normalise_and_rotate_heads(queries, rotation(heads, query_stride, &layer.query_norm, first));
-        normalise_and_rotate_heads(keys_values, rotation(key_value_heads, stride, &layer.key_norm, 0));
-
         let asked = queries.len() / query_stride;
         let length = first + asked;
         let scale = 1.0 / (width as f32).sqrt();

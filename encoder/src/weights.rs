@@ -26,6 +26,8 @@ pub struct Weights {
     pub(super) embedding_norm: LayerNorm,
     /// From the first layer to the last.
     pub(super) layers: Vec<LayerWeights>,
+    /// What the matrices are held in.
+    pub(super) precision: Precision,
 }
 
 /// One encoder layer.
@@ -91,6 +93,7 @@ impl Weights {
             layers: (0..config.layers)
                 .map(|index| LayerWeights::read(&reader, index, config))
                 .collect::<Result<_, _>>()?,
+            precision,
         })
     }
 

@@ -4,7 +4,7 @@ use super::{
     Instructions,
     panels::{BLOCK, Bands, Block, LANES, Line, Panels, Sink, for_each_block},
 };
-use crate::kernels::per_instruction_set;
+use crate::kernels::{Fused, MultiplyAdd, Separate, per_instruction_set};
 
 /// Values a tile has along the inputs; depth is padded to a multiple of it.
 const STEP: usize = 2 * LANES;
@@ -66,18 +66,25 @@ fn round_rows_body<A>(inputs: &[f32], length: usize, bands: &mut Bands) {
     }
 }
 
-/// Gives `sink` the product of `bands` and `panels`.
-pub(crate) fn multiply(instructions: Instructions, bands: &Bands, panels: &Panels, sink: &mut impl Sink) {
+/// What is made of products of blocks, compiled for every set of instructions that those have.
+pub(crate) trait Computation {
+    /// Computes; `multiply` takes one or two bands and a pair of panels of the same depth, and leaves the second half
+    /// of the block alone if there is one band.
+    fn run<A: MultiplyAdd>(self, multiply: impl FnMut(&[Line], &[Line], &mut Block));
+}
+
+/// Runs `computation` with these `instructions`.
+pub(crate) fn compute(instructions: Instructions, computation: impl Computation) {
     match instructions {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a caller has these instructions only if the processor has them.
-        Instructions::Amx => unsafe { multiply_with_tiles(bands, panels, sink) },
+        Instructions::Amx => unsafe { compute_with_tiles(computation) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        Instructions::Avx512 => unsafe { multiply_with_vectors(bands, panels, sink) },
+        Instructions::Avx512 => unsafe { compute_with_vectors(computation) },
         #[cfg(not(target_arch = "x86_64"))]
-        Instructions::Amx | Instructions::Avx512 => multiply_portably(bands, panels, sink),
-        Instructions::Portable => multiply_portably(bands, panels, sink),
+        Instructions::Amx | Instructions::Avx512 => compute_portably(computation),
+        Instructions::Portable => compute_portably(computation),
     }
 }
 
@@ -85,41 +92,60 @@ pub(crate) fn multiply(instructions: Instructions, bands: &Bands, panels: &Panel
 /// The processor must have [`Instructions::Amx`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn multiply_with_tiles(bands: &Bands, panels: &Panels, sink: &mut impl Sink) {
+unsafe fn compute_with_tiles(computation: impl Computation) {
     // SAFETY: as the caller vouches.
     let tiles = unsafe { super::amx::Tiles::configure() };
-    let mut block = Block::default();
-    for_each_block(bands, panels, |row, output, rows, left, right| {
-        super::amx::multiply_bfloat16(&tiles, left, right, &mut block);
-        sink.write(row, output, &block.0[..rows]);
-    });
+    computation.run::<Fused>(|left, right, out| super::amx::multiply_bfloat16(&tiles, left, right, out));
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn multiply_with_vectors(bands: &Bands, panels: &Panels, sink: &mut impl Sink) {
-    let mut block = Block::default();
-    for_each_block(bands, panels, |row, output, rows, left, right| {
-        super::vectors::multiply_bfloat16(left, right, &mut block);
-        sink.write(row, output, &block.0[..rows]);
-    });
+fn compute_with_vectors(computation: impl Computation) {
+    computation.run::<Fused>(|left, right, out| super::vectors::multiply_bfloat16(left, right, out));
 }
 
-fn multiply_portably(bands: &Bands, panels: &Panels, sink: &mut impl Sink) {
-    let mut block = Block::default();
-    for_each_block(bands, panels, |row, output, rows, left, right| {
-        multiply_block(left, right, &mut block);
-        sink.write(row, output, &block.0[..rows]);
-    });
+fn compute_portably(computation: impl Computation) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        fn avx2(computation: impl Computation) {
+            computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor was just found to have AVX2 and FMA.
+            return unsafe { avx2(computation) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+    #[cfg(not(target_arch = "aarch64"))]
+    computation.run::<Separate>(|left, right, out| multiply_block::<Separate>(left, right, out));
 }
 
-per_instruction_set! {
-    /// See `vectors::multiply_bfloat16`.
-    fn multiply_block(left: &[Line], right: &[Line], out: &mut Block) = multiply_block_body
+/// A product of all rows with all outputs.
+pub(crate) struct Product<'a, S> {
+    /// The rows.
+    pub(crate) bands: &'a Bands,
+    /// The weights of the outputs.
+    pub(crate) panels: &'a Panels,
+    /// Takes the sums.
+    pub(crate) sink: S,
 }
 
+impl<S: Sink> Computation for Product<'_, S> {
+    #[inline(always)]
+    fn run<A: MultiplyAdd>(mut self, mut multiply: impl FnMut(&[Line], &[Line], &mut Block)) {
+        let mut block = Block::default();
+        for_each_block(self.bands, self.panels, |row, output, rows, left, right| {
+            multiply(left, right, &mut block);
+            self.sink.write::<A>(row, output, &block.0[..rows]);
+        });
+    }
+}
+
+/// In plain Rust, see `vectors::multiply_bfloat16`.
 #[inline(always)]
-fn multiply_block_body<A: crate::kernels::MultiplyAdd>(left: &[Line], right: &[Line], out: &mut Block) {
+fn multiply_block<A: MultiplyAdd>(left: &[Line], right: &[Line], out: &mut Block) {
     const ROWS: usize = 4;
     let depth = right.len() / 2;
     for (band, out) in left.chunks_exact(depth).zip(out.0.chunks_exact_mut(LANES)) {

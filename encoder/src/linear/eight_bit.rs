@@ -7,7 +7,7 @@ use super::{
     Instructions,
     panels::{BLOCK, Bands, Block, LANES, Line, Panels, Sink, for_each_block},
 };
-use crate::kernels::per_instruction_set;
+use crate::kernels::{Fused, per_instruction_set};
 
 /// Values a tile has along the inputs; depth is padded to a multiple of it.
 const STEP: usize = 4 * LANES;
@@ -49,7 +49,7 @@ impl Weights {
     /// Quantises the weights of one output.
     pub(crate) fn write_output(&mut self, output: usize, row: &[f32]) {
         let (scale, factor) = scale_of(row);
-        let quantised = |value: &f32| (value * factor).round_ties_even() as i8;
+        let quantised = |value: &f32| nearest(value * factor);
         self.scales[output] = scale;
         self.offsets[output] = OFFSET * row.iter().map(|value| i32::from(quantised(value))).sum::<i32>();
         let word = |values: &[f32]| {
@@ -63,29 +63,33 @@ impl Weights {
     }
 }
 
-/// What quantised values of `row` are multiplied with, and what makes them of its values.
+/// What quantised values of `row` are multiplied with, and what makes them of its values. Not finite if a value is not.
 #[inline(always)]
 fn scale_of(row: &[f32]) -> (f32, f32) {
+    // As integers, magnitudes order as they do as floats, with what is not a number above all.
+    let magnitude = |value: &f32| value.abs().to_bits();
     let (chunks, rest) = row.as_chunks::<LANES>();
-    let mut largest = [0.0_f32; LANES];
+    let mut largest = [0; LANES];
     for chunk in chunks {
         for (largest, value) in largest.iter_mut().zip(chunk) {
-            *largest = if value.abs() > *largest {
-                value.abs()
-            } else {
-                *largest
-            };
+            *largest = magnitude(value).max(*largest);
         }
     }
-    let largest = largest
-        .iter()
-        .chain(rest)
-        .fold(0.0_f32, |largest, value| largest.max(value.abs()));
-    if largest > 0.0 {
-        (largest / LARGEST, LARGEST / largest)
-    } else {
+    let largest = largest.iter().copied().chain(rest.iter().map(magnitude)).max();
+    let largest = f32::from_bits(largest.unwrap_or(0));
+    if largest == 0.0 {
         (0.0, 0.0)
+    } else {
+        (largest / LARGEST, LARGEST / largest)
     }
+}
+
+/// The nearest integer of a value within -127..=127.
+#[inline(always)]
+fn nearest(value: f32) -> i8 {
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits of the representation.
+    const ROUND: f32 = 12_582_912.0;
+    ((value + ROUND).to_bits() as u8).cast_signed()
 }
 
 per_instruction_set! {
@@ -102,9 +106,16 @@ fn quantise_rows_body<A>(inputs: &[f32], length: usize, rows: &mut QuantisedRows
         let (scale, factor) = scale_of(row);
         rows.scales.push(scale);
         for (slot, values) in rows.bands.row_mut(index).zip(row.chunks(STEP)) {
+            // Its top bit flipped, a signed byte has 128 added.
+            let byte = |value: &f32| nearest(value * factor).cast_unsigned() ^ 0x80;
             let mut bytes = [OFFSET as u8; STEP];
-            for (byte, value) in bytes.iter_mut().zip(values) {
-                *byte = ((value * factor).round_ties_even() as i32 + OFFSET) as u8;
+            match values.as_array::<STEP>() {
+                Some(values) => bytes = std::array::from_fn(|index| byte(&values[index])),
+                None => {
+                    for (slot, value) in bytes.iter_mut().zip(values) {
+                        *slot = byte(value);
+                    }
+                }
             }
             for (word, bytes) in slot.0.iter_mut().zip(bytes.as_chunks().0) {
                 *word = u32::from_le_bytes(*bytes);
@@ -151,7 +162,7 @@ unsafe fn multiply_with_tiles(rows: &QuantisedRows, weights: &Weights, sink: &mu
             &sums.0[..count],
             &mut block.0[..count],
         );
-        sink.write(row, output, &block.0[..count]);
+        sink.write::<Fused>(row, output, &block.0[..count]);
     });
 }
 
@@ -169,7 +180,7 @@ fn multiply_with_vectors(rows: &QuantisedRows, weights: &Weights, sink: &mut imp
             &sums.0[..count],
             &mut block.0[..count],
         );
-        sink.write(row, output, &block.0[..count]);
+        sink.write::<Fused>(row, output, &block.0[..count]);
     });
 }
 
@@ -185,7 +196,7 @@ fn multiply_portably(rows: &QuantisedRows, weights: &Weights, sink: &mut impl Si
             &sums.0[..count],
             &mut block.0[..count],
         );
-        sink.write(row, output, &block.0[..count]);
+        sink.write::<Fused>(row, output, &block.0[..count]);
     });
 }
 

@@ -14,6 +14,8 @@
 //! Invariant: panels and bands are whole, and panels come in pairs. What they have beyond the inputs is zero, which
 //! adds nothing to a product; what bands have beyond the rows is whatever was there, and no kernel gives it on.
 
+use crate::kernels::MultiplyAdd;
+
 /// Outputs of a panel, rows of a band and words of a line.
 pub(crate) const LANES: usize = 16;
 
@@ -55,6 +57,25 @@ impl Panels {
         }
     }
 
+    /// Makes room for `outputs` of `depth` words each. Every word must be written.
+    pub(crate) fn reset(&mut self, outputs: usize, depth: usize) {
+        self.lines
+            .resize(outputs.div_ceil(BLOCK) * 2 * depth, Line::default());
+        self.depth = depth;
+    }
+
+    /// The lines of each panel.
+    #[inline(always)]
+    pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [Line]> {
+        self.lines.chunks_exact_mut(self.depth.max(1))
+    }
+
+    /// The lines of each pair of panels.
+    #[inline(always)]
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = &[Line]> {
+        self.lines.chunks_exact((2 * self.depth).max(1))
+    }
+
     /// Writes the words of one output, which may be fewer than the depth.
     pub(crate) fn write_output(&mut self, output: usize, words: impl Iterator<Item = u32>) {
         let lines = &mut self.lines[output / LANES * self.depth..][..self.depth];
@@ -83,6 +104,12 @@ impl Bands {
         self.rows = rows;
     }
 
+    /// The lines of all bands.
+    #[inline(always)]
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines[..self.rows.div_ceil(LANES) * self.depth]
+    }
+
     /// The lines of a row, in order.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, row: usize) -> impl Iterator<Item = &mut Line> {
@@ -95,11 +122,11 @@ impl Bands {
 pub(crate) trait Sink {
     /// Takes the sums of rows from `first_row` on, one for each in `block`, and of 32 outputs from `first_output`
     /// on, of which the last may be beyond the outputs there are.
-    fn write(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]);
+    fn write<A: MultiplyAdd>(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]);
 }
 
-/// Calls `multiply` with one or two bands and a pair of panels, and `write` with the first row and output and the
-/// number of rows of what it made, until all rows were multiplied with all outputs.
+/// Calls `each` with the first row, the first output, the number of rows, one or two bands of the rows and a pair of
+/// panels of the outputs, until all rows were multiplied with all outputs.
 #[inline(always)]
 pub(crate) fn for_each_block(
     bands: &Bands,
@@ -114,7 +141,7 @@ pub(crate) fn for_each_block(
     if depth == 0 {
         return;
     }
-    let lines = &bands.lines[..bands.rows.div_ceil(LANES) * depth];
+    let lines = bands.lines();
     let group = (CACHED_BYTES / (2 * depth * size_of::<Line>())).max(1);
     for (group_index, group_panels) in panels.lines.chunks(group * 2 * depth).enumerate() {
         for (left_index, left) in lines.chunks(2 * depth).enumerate() {

@@ -1,6 +1,7 @@
 //! What becomes of a product's sums, block by block, while they are in the cache.
 
 use super::panels::{BLOCK, Sink};
+use crate::kernels::MultiplyAdd;
 
 /// Stores the sums as rows of floats.
 pub(crate) struct Rows<'a> {
@@ -14,7 +15,7 @@ pub(crate) struct Rows<'a> {
 
 impl Sink for Rows<'_> {
     #[inline(always)]
-    fn write(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]) {
+    fn write<A: MultiplyAdd>(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]) {
         let width = BLOCK.min(self.length - first_output);
         let rows = self.out[first_row * self.length..].chunks_exact_mut(self.length);
         let bias = self.bias.get(first_output..first_output + width);

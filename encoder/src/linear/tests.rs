@@ -57,6 +57,57 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn attention_of_any_shape_equals_double_precision(
+        length in 0usize..80,
+        width in 1usize..80,
+        key_heads in 1usize..3,
+        group in 1usize..3,
+        causal: bool,
+    ) {
+        let heads = key_heads * group;
+        let shape = AttentionShape { heads, key_heads, width, causal };
+        let (queries, keys, values) = (
+            floats(length * heads * width, 4),
+            floats(length * key_heads * width, 5),
+            floats(length * key_heads * width, 6),
+        );
+        for instructions in Instructions::available() {
+            let mut out = vec![f32::NAN; queries.len()];
+            LinearScratch::with_instructions(*instructions).unwrap().attend(
+                shape,
+                HeadRows { values: &queries, stride: heads * width },
+                HeadRows { values: &keys, stride: key_heads * width },
+                HeadRows { values: &values, stride: key_heads * width },
+                &mut out,
+            );
+            for token in 0..length {
+                for head in 0..heads {
+                    let query = &queries[(token * heads + head) * width..][..width];
+                    let at = |other: usize| (other * key_heads + head / group) * width;
+                    let seen = if causal { token + 1 } else { length };
+                    let weights: Vec<f64> = (0..seen)
+                        .map(|other| {
+                            let products = query.iter().zip(&keys[at(other)..][..width]);
+                            let score: f64 = products.map(|(query, key)| f64::from(*query) * f64::from(*key)).sum();
+                            (score / (width as f64).sqrt()).exp()
+                        })
+                        .collect();
+                    let sum: f64 = weights.iter().sum();
+                    for column in 0..width {
+                        let mean = (0..seen)
+                            .map(|other| weights[other] / sum * f64::from(values[at(other) + column]))
+                            .sum::<f64>();
+                        let found = out[(token * heads + head) * width + column];
+                        prop_assert!((f64::from(found) - mean).abs() < 0.02, "{} is not {}", found, mean);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn weights_stored_in_either_format_at_any_alignment_make_the_same_layer() {
     let values = [0.5_f32, -1.25, 3.0, 0.0, -0.0625, 2.0];
