@@ -14,11 +14,11 @@ use crate::{
         watch::{WatchHub, WatchOptions},
     },
     auto_sync::{self, Queue, QueueError},
-    config::{AuthMode, ChromaRole, Config, EmbeddingPrecision},
+    config::{AuthMode, ChromaRole, Config, EmbeddingPrecision, SparseVectorsConfig},
     domain::{api_key::Role, embedding::ModelCatalog},
-    embed::{Embedders, LoadError, LocalOptions, ModelDirectories, PrecisionChoice},
+    embed::{Bm25, Embedders, LoadError, LocalOptions, ModelDirectories, PrecisionChoice},
     fetch::{AllowListError, Egress, FetchError},
-    index::{ChromaClient, ChromaOptions, IndexError},
+    index::{ChromaClient, ChromaOptions, IndexError, SparseVectors},
     parse::DescribeError,
     relay,
     seal::{SealError, SealingKey},
@@ -103,6 +103,11 @@ pub fn chroma_client(config: &Config) -> Result<ChromaClient, IndexError> {
     let mut options = ChromaOptions::new(config.chroma.url.clone());
     options.timeout = Duration::from_secs(config.chroma.timeout_seconds);
     options.deadline = options.timeout.saturating_mul(2);
+    options.sparse_vectors = match config.chroma.sparse_vectors {
+        SparseVectorsConfig::Auto => SparseVectors::Auto,
+        SparseVectorsConfig::On => SparseVectors::On,
+        SparseVectorsConfig::Off => SparseVectors::Off,
+    };
     options.token = config
         .chroma
         .token
@@ -131,11 +136,14 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     if let Some(threads) = NonZeroUsize::new(config.embedding.threads) {
         options.threads = threads;
     }
-    Embedders::load_local(
+    let mut embedders = Embedders::load_local(
         config.embedding.models.iter().map(String::as_str),
         &directories,
         options,
-    )
+    )?;
+    // It needs nothing, so it is always there.
+    embedders.insert_sparse(Arc::new(Bm25));
+    Ok(embedders)
 }
 
 /// A service that runs.
@@ -238,7 +246,8 @@ pub async fn start(
             allow_http_webhooks: config.webhooks.allow_http,
             uploads,
             upload_limits: upload_limits(&config),
-            catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone()),
+            catalog: ModelCatalog::new(embedders.catalog(), config.embedding.default_model.clone())
+                .with_sparse(embedders.sparse_names()),
             watches,
             work,
             changes,

@@ -3,7 +3,7 @@
 
 use chroma_sync::{
     domain::{
-        embedding::{MINILM, ModelCatalog, ModelDescription, QWEN3},
+        embedding::{BM25, MINILM, ModelCatalog, ModelDescription, QWEN3},
         ids::SourceId,
         names::TenantName,
         source::{NewSource, Source},
@@ -23,11 +23,13 @@ pub fn catalog() -> ModelCatalog {
         name: name.to_owned(),
         dimensions,
         max_tokens,
+        takes_instructions: name == QWEN3,
     };
     ModelCatalog::new(
         vec![model(MINILM, 384, 256), model(QWEN3, 1_024, 32_768)],
         MINILM.to_owned(),
     )
+    .with_sparse(vec![BM25.to_owned()])
 }
 
 /// The source that a request makes.

@@ -14,7 +14,7 @@ use super::{App, Auth};
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
-        embedding::{Embedding, ModelForm},
+        embedding::{DEFAULT_SPARSE_KEY, Embedding, ModelDescription, SPLADE, SparseSettings},
         ids::UploadId,
         invocation::{Invocation, InvocationInput, NewInvocation, UploadedFile},
         names::{CollectionName, DatabaseName, FileName},
@@ -69,8 +69,10 @@ pub struct FileDetails {
     pub metadata: UserMetadata,
     /// What it is; none where its name says it.
     pub content_type: Option<String>,
-    /// The model; none for that of the source.
+    /// The models; none for those of the source.
     pub embedding: Option<Embedding>,
+    /// The sparse model alone, beside the dense one of `embedding` or of the source.
+    pub sparse: Option<SparseSettings>,
     /// The chunking; none for that of the source.
     pub chunking: Option<Chunking>,
     /// Where the state changes of the invocation are sent to.
@@ -167,6 +169,21 @@ impl App {
         webhook.map_or(Ok(()), |webhook| self.require_webhook_allowed(webhook))
     }
 
+    /// The documented models of uploads, as far as this server has them: the default one, and Splade beside it
+    /// where the Chroma server takes sparse vectors.
+    async fn upload_embedding(&self, model: &ModelDescription) -> Embedding {
+        let mut embedding = Embedding::of_model(model);
+        // A Chroma server that does not say is one that was not asked for sparse vectors.
+        if self.0.catalog.serves_sparse(SPLADE) && self.0.chroma.takes_sparse_vectors().await.unwrap_or(false)
+        {
+            embedding.sparse = Some(SparseSettings {
+                model: SPLADE.to_owned(),
+                key: DEFAULT_SPARSE_KEY.to_owned(),
+            });
+        }
+        embedding
+    }
+
     /// The source of a database's uploads, made where there is none.
     async fn upload_source(&self, auth: &Auth, database: &DatabaseName) -> Result<Source> {
         let store = &self.0.store;
@@ -188,10 +205,7 @@ impl App {
         let new = NewSource {
             database: database.clone(),
             settings: SourceSettings::FileUpload,
-            embedding: Embedding {
-                model: model.name.clone(),
-                model_form: ModelForm::Object,
-            },
+            embedding: self.upload_embedding(model).await,
             chunking: Chunking::resolve(ChunkingRequest::default(), model.max_tokens)?,
             webhook: None,
         };
@@ -268,11 +282,25 @@ impl Upload {
             metadata,
             content_type,
             embedding,
+            sparse,
             chunking,
             webhook,
             request_id,
         } = details;
         let StoredUpload { sha256, size_bytes } = stored;
+        let (app, auth) = (&self.app, &self.auth);
+        let mut source = app.upload_source(auth, &self.new.database).await?;
+        if let Some(embedding) = embedding {
+            source.embedding = embedding;
+        }
+        if sparse.is_some() {
+            source.embedding.sparse = sparse;
+            app.require_sparse_taken(auth, &source.embedding).await?;
+        }
+        metadata.require_free("metadata", source.embedding.sparse_key())?;
+        if let Some(chunking) = chunking {
+            source.chunking = chunking;
+        }
         let new = NewInvocation {
             collection: self.new.collection.clone(),
             input: InvocationInput::FileUpload(UploadedFile {
@@ -287,14 +315,6 @@ impl Upload {
             webhook,
             update_collection: false,
         };
-        let (app, auth) = (&self.app, &self.auth);
-        let mut source = app.upload_source(auth, &self.new.database).await?;
-        if let Some(embedding) = embedding {
-            source.embedding = embedding;
-        }
-        if let Some(chunking) = chunking {
-            source.chunking = chunking;
-        }
         let outcome = app.create_checked(auth, &source, new, request_id).await?;
         let taken_over = matches!(outcome, CreateInvocation::Created(_));
         Ok((app.created(source.id, outcome)?, taken_over))

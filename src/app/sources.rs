@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
-use super::{App, Auth, webhooks::show_secret};
+use super::{App, Auth, refused_for, webhooks::show_secret};
 use crate::{
     domain::{
+        embedding::Embedding,
         ids::SourceId,
         page::{Page, PageRequest},
         source::{NewSource, S3Credential, S3Source, Source, SourceFilter, SourceSettings},
@@ -19,8 +20,8 @@ impl App {
     ///
     /// # Errors
     /// ROLE_INSUFFICIENT, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, GITHUB_APP_NOT_FOUND,
-    /// AWS_CREDENTIAL_NOT_FOUND, SOURCE_EXISTS, REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE, INVALID_FIELD when the webhook's URL is not
-    /// allowed.
+    /// AWS_CREDENTIAL_NOT_FOUND, SOURCE_EXISTS, REQUEST_ID_REUSED, CHROMA_FORBIDDEN, CHROMA_UNAVAILABLE,
+    /// INVALID_FIELD when the webhook's URL is not allowed or the Chroma server takes no sparse vectors.
     pub async fn create_source(
         &self,
         auth: &Auth,
@@ -32,6 +33,7 @@ impl App {
         self.require_credential(auth, &source.settings).await?;
         let made_secret = self.prepare_webhook(auth, source.webhook.as_mut())?;
         self.require_database_exists(auth, &source.database).await?;
+        self.require_sparse_taken(auth, &source.embedding).await?;
         self.keep_given_keys(auth, &mut source.settings).await?;
         match self
             .0
@@ -97,6 +99,23 @@ impl App {
         } else {
             Err(source_not_found(id))
         }
+    }
+
+    /// Sparse vectors are for a Chroma server that takes them.
+    ///
+    /// # Errors
+    /// INVALID_FIELD, CHROMA_UNAVAILABLE.
+    pub(super) async fn require_sparse_taken(&self, auth: &Auth, embedding: &Embedding) -> Result<()> {
+        if embedding.sparse.is_none() {
+            return Ok(());
+        }
+        let taken = self.chroma_of(auth)?.takes_sparse_vectors().await;
+        if taken.map_err(|error| refused_for(auth, error))? {
+            return Ok(());
+        }
+        let problem = "the chroma server of this service takes no sparse vectors, as a single-node one does not; \
+                       leave it out, or ask the operator for a Chroma server that takes them";
+        Err(Error::invalid_field("embedding.sparse", problem))
     }
 
     /// Stores an access key that came with the request, unless the tenant has stored it before.

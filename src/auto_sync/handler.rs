@@ -200,9 +200,11 @@ impl Environment {
             .content
             .into_bytes()
             .map_err(|error| unreachable(S3Error::Storage { source: error.into() }))?;
-        metadata_file::parse(&content, s3.path_prefix.as_ref())
-            .map(Some)
-            .map_err(unusable)
+        let file = metadata_file::parse(&content, s3.path_prefix.as_ref()).map_err(unusable)?;
+        file.metadata
+            .require_free("metadata", source.embedding.sparse_key())
+            .map_err(|violation| unusable(MetadataFileError::Invalid(violation)))?;
+        Ok(Some(file))
     }
 
     async fn keys(&self, tenant: &TenantName, id: AwsCredentialId) -> Result<AwsKeys, HandleError> {

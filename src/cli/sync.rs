@@ -60,7 +60,7 @@ async fn find_or_create_source(arguments: &Arguments) -> anyhow::Result<String> 
     let dense = arguments
         .model
         .clone()
-        .map(|model| proto::DenseEmbedding { model });
+        .map(|model| proto::DenseEmbedding { model, task: None });
     let request = proto::CreateSourceRequest {
         database_name: arguments.database.clone(),
         settings: Some(proto::create_source_request::Settings::Github(
@@ -70,7 +70,10 @@ async fn find_or_create_source(arguments: &Arguments) -> anyhow::Result<String> 
                 include_globs: arguments.include_globs.clone(),
             },
         )),
-        embedding: dense.map(|dense| proto::Embedding { dense: Some(dense) }),
+        embedding: dense.map(|dense| proto::Embedding {
+            dense: Some(dense),
+            sparse: None,
+        }),
         chunking: None,
         request_id: None,
         webhook: None,

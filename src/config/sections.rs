@@ -50,6 +50,19 @@ pub struct ChromaConfig {
     pub url: Url,
     pub token: Secret,
     pub timeout_seconds: u64,
+    pub sparse_vectors: SparseVectorsConfig,
+}
+
+/// Whether the Chroma server is sent sparse vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SparseVectorsConfig {
+    /// If it takes them.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 /// Who may call.

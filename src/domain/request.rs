@@ -44,6 +44,8 @@ pub struct FieldNames {
     pub object_key: &'static str,
     /// The whole prefix.
     pub prefix: &'static str,
+    /// What the records of an object say.
+    pub metadata: &'static str,
     /// Web sites.
     pub web_scrape: &'static str,
 }
@@ -84,11 +86,14 @@ impl RequestedInvocation {
                         key,
                         custom_id,
                         metadata,
-                    } => S3Objects::Object {
-                        key: ObjectKey::parse(fields.object_key, &key, s3.path_prefix.as_ref())?,
-                        custom_id,
-                        metadata,
-                    },
+                    } => {
+                        metadata.require_free(fields.metadata, source.embedding.sparse_key())?;
+                        S3Objects::Object {
+                            key: ObjectKey::parse(fields.object_key, &key, s3.path_prefix.as_ref())?,
+                            custom_id,
+                            metadata,
+                        }
+                    }
                     RequestedInput::Prefix => S3Objects::Prefix,
                     RequestedInput::Default => {
                         let problem = format!(

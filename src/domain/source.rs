@@ -6,7 +6,7 @@ pub use super::github::{GithubAppId, GithubSource, RepositoryName};
 use super::{
     chunking::Chunking,
     credential::{AwsCredentialId, AwsKeys},
-    embedding::Embedding,
+    embedding::{Embedding, SparseSettings, Task},
     ids::SourceId,
     names::{CollectionName, DatabaseName, TenantName},
     path_patterns::PathPatterns,
@@ -138,7 +138,8 @@ pub struct NewSource {
 }
 
 impl NewSource {
-    /// SHA-256 over everything that makes two sources the same: database, type settings, model, chunking.
+    /// SHA-256 over everything that makes two sources the same: database, type settings, models with their task
+    /// and key, chunking. The prompt for queries is part of it, since collections keep it for their clients.
     ///
     /// The order of the globs does not matter, nor does the form in which the model was written, nor where
     /// state changes are sent to.
@@ -218,6 +219,22 @@ impl NewSource {
                 max_size_bytes,
             } => put(&format!("lines {max_lines} {max_size_bytes}")),
         }
+        // What a source of an earlier release did not have adds nothing, so its fingerprint stays what it was.
+        if let Some(Task {
+            name,
+            document_prompt,
+            query_prompt,
+        }) = &self.embedding.task
+        {
+            for text in ["task", name, document_prompt, query_prompt] {
+                put(text);
+            }
+        }
+        if let Some(SparseSettings { model, key }) = &self.embedding.sparse {
+            for text in ["sparse", model, key] {
+                put(text);
+            }
+        }
         hash.finalize().into()
     }
 }
@@ -260,7 +277,7 @@ pub struct SourceFilter {
 mod tests {
     use super::*;
     use crate::domain::{
-        embedding::{MINILM, ModelForm},
+        embedding::{BM25, MINILM, ModelForm, SPLADE},
         globs::Globs,
     };
 
@@ -276,6 +293,8 @@ mod tests {
             embedding: Embedding {
                 model: MINILM.to_owned(),
                 model_form: form,
+                task: None,
+                sparse: None,
             },
             chunking: Chunking::TreeSitter {
                 max_size_bytes: 1_024,
@@ -291,5 +310,40 @@ mod tests {
         let other = source(&["*.md"], ModelForm::Object).fingerprint();
         assert_eq!(one, two);
         assert_ne!(one, other);
+    }
+
+    #[test]
+    fn the_fingerprint_tells_tasks_and_sparse_settings_apart_and_is_that_of_earlier_releases_without_them() {
+        let plain = source(&["*.rs"], ModelForm::Object);
+        assert_eq!(
+            hex::encode(plain.fingerprint()),
+            "450b0ef973d4d9e0145fb278ab1224d61db9a19e7827e30b77a4e674300d2392"
+        );
+        let sparse = |model: &str, key: &str| SparseSettings {
+            model: model.to_owned(),
+            key: key.to_owned(),
+        };
+        let task = |query: &str| Task {
+            query_prompt: query.to_owned(),
+            ..Task::default()
+        };
+        let changed: Vec<[u8; 32]> = [
+            (Some(task("a")), None),
+            (Some(task("b")), None),
+            (None, Some(sparse(BM25, "a"))),
+            (None, Some(sparse(BM25, "b"))),
+            (None, Some(sparse(SPLADE, "a"))),
+            (Some(task("a")), Some(sparse(BM25, "a"))),
+        ]
+        .into_iter()
+        .map(|(task, sparse)| {
+            let mut other = plain.clone();
+            (other.embedding.task, other.embedding.sparse) = (task, sparse);
+            other.fingerprint()
+        })
+        .chain([plain.fingerprint()])
+        .collect();
+        let distinct: std::collections::BTreeSet<&[u8; 32]> = changed.iter().collect();
+        assert_eq!(distinct.len(), changed.len());
     }
 }

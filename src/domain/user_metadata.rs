@@ -66,7 +66,7 @@ impl UserMetadata {
         let checked = metadata
             .into_iter()
             .map(|(key, value)| {
-                check_key(field, &key)?;
+                check_key(&key).map_err(|problem| FieldViolation::new(field, problem))?;
                 let value = check_value(&value)
                     .map(|()| {
                         if is_empty_array(&value) {
@@ -111,13 +111,29 @@ impl UserMetadata {
         self.0
     }
 
+    /// Refuses metadata that has the key under which the source keeps its sparse vectors.
+    ///
+    /// # Errors
+    /// The violation names `field`.
+    pub fn require_free(&self, field: &str, sparse_key: Option<&str>) -> Result<(), FieldViolation> {
+        match sparse_key.filter(|key| self.0.contains_key(*key)) {
+            None => Ok(()),
+            Some(key) => {
+                let problem =
+                    format!("must not have the key {key:?}: the source keeps its sparse vectors there");
+                Err(FieldViolation::new(field, problem))
+            }
+        }
+    }
+
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-fn check_key(field: &str, key: &str) -> Result<(), FieldViolation> {
+/// Says what is wrong with a key that a caller gives to records.
+pub(super) fn check_key(key: &str) -> Result<(), String> {
     let problem = if key.is_empty() {
         "must not have an empty key".to_owned()
     } else if key.len() > MAX_METADATA_KEY_BYTES {
@@ -134,7 +150,7 @@ fn check_key(field: &str, key: &str) -> Result<(), FieldViolation> {
     } else {
         return Ok(());
     };
-    Err(FieldViolation::new(field, problem))
+    Err(problem)
 }
 
 /// What an array may hold one of.

@@ -26,7 +26,7 @@ pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError};
 pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
 pub use registry::Embedders;
-pub use sparse::{SparseEmbedder, SparseVector};
+pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 
 /// The most texts of one call; it bounds the memory that a call can ask for.
 pub const MAX_TEXTS: usize = 8192;

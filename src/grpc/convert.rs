@@ -8,6 +8,7 @@ use crate::{
     domain::{
         chunking::Chunking,
         document::{Document, DocumentOutcome},
+        embedding::{Embedding, SparseSettings, Task},
         invocation::{Invocation, Phase, Progress, State, StateName, Statistics},
         source::Source,
         time::Timestamp,
@@ -55,14 +56,36 @@ impl From<Source> for proto::Source {
             id: id.to_string(),
             database_name: database.to_string(),
             settings: Some(convert_source::settings(settings)),
-            embedding: Some(proto::Embedding {
-                dense: Some(proto::DenseEmbedding {
-                    model: embedding.model,
-                }),
-            }),
+            embedding: Some(embedding.into()),
             chunking: Some(chunking.into()),
             create_time: Some(timestamp(create_time)),
             webhook: webhook.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<Embedding> for proto::Embedding {
+    fn from(embedding: Embedding) -> Self {
+        let Embedding {
+            model,
+            model_form: _,
+            task,
+            sparse,
+        } = embedding;
+        let task = task.map(
+            |Task {
+                 name,
+                 document_prompt,
+                 query_prompt,
+             }| proto::EmbeddingTask {
+                task_name: name,
+                document_prompt: Some(document_prompt),
+                query_prompt: Some(query_prompt),
+            },
+        );
+        Self {
+            dense: Some(proto::DenseEmbedding { model, task }),
+            sparse: sparse.map(|SparseSettings { model, key }| proto::SparseEmbedding { model, key }),
         }
     }
 }

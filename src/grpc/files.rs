@@ -4,7 +4,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     convert_source::user_metadata,
-    requests::{chunking_request, non_empty, resolve_chunking, uuid_or_none, webhook},
+    requests::{
+        chunking_request, dense_embedding, non_empty, resolve_chunking, sparse_settings, uuid_or_none,
+        webhook,
+    },
     status::from_error,
 };
 use crate::{
@@ -13,7 +16,7 @@ use crate::{
         files::{FileDetails, NewUpload, parse_content_type},
     },
     domain::{
-        embedding::{Embedding, ModelCatalog, ModelForm},
+        embedding::ModelCatalog,
         names::{CollectionName, DatabaseName, FileName},
         s3::CustomId,
     },
@@ -106,13 +109,17 @@ fn read(metadata: proto::FileMetadata, catalog: &ModelCatalog) -> Result<(NewUpl
         size_bytes: u64::try_from(size_bytes).unwrap_or_default(),
         size_field: SIZE_FIELD,
     };
-    let asked = embedding.and_then(|embedding| embedding.dense);
-    let asked = asked.map(|proto::DenseEmbedding { model }| model);
-    let model = catalog.resolve("metadata.embedding.dense.model", asked.as_deref())?;
-    let chunking = match (chunking, &asked) {
+    let proto::Embedding { dense, sparse } = embedding.unwrap_or_default();
+    let names_model = dense.is_some();
+    let (mut embedding, model) = dense_embedding("metadata.embedding.dense", dense, catalog)?;
+    let sparse = sparse
+        .map(|sparse| sparse_settings("metadata.embedding.sparse", sparse, catalog))
+        .transpose()?;
+    embedding.sparse.clone_from(&sparse);
+    let chunking = match (chunking, names_model) {
         // What another model reads may be less than what the source's chunks have.
-        (None, Some(_)) => Some(resolve_chunking(chunking_request(None)?, model.max_tokens)?),
-        (None, None) => None,
+        (None, true) => Some(resolve_chunking(chunking_request(None)?, model.max_tokens)?),
+        (None, false) => None,
         (given, _) => Some(resolve_chunking(chunking_request(given)?, model.max_tokens)?),
     };
     let details = FileDetails {
@@ -122,10 +129,8 @@ fn read(metadata: proto::FileMetadata, catalog: &ModelCatalog) -> Result<(NewUpl
             .transpose()?,
         metadata: user_metadata("metadata.metadata", metadata)?,
         content_type: parse_content_type("metadata.content_type", &content_type)?,
-        embedding: asked.map(|_| Embedding {
-            model: model.name.clone(),
-            model_form: ModelForm::Object,
-        }),
+        embedding: names_model.then_some(embedding),
+        sparse,
         chunking,
         webhook: requested_webhook.map(webhook).transpose()?,
         request_id: uuid_or_none(request_id)?,

@@ -8,7 +8,9 @@ use crate::{
     app::watch::{ResumeToken, WatchFilter, WatchStart},
     domain::{
         chunking::{Chunking, ChunkingRequest},
-        embedding::{Embedding, ModelCatalog, ModelForm},
+        embedding::{
+            Embedding, ModelCatalog, ModelDescription, SparseRequest, SparseSettings, Task, TaskRequest,
+        },
         ids::{InvocationId, SourceId, parse_uuid},
         invocation::{InvocationFilter, StateName},
         names::{CollectionName, DatabaseName},
@@ -40,14 +42,12 @@ pub fn new_source(
     } = request;
     let database = DatabaseName::parse("database_name", &database_name)?;
     let settings = source_settings::read(settings)?;
-    let proto::Embedding { dense } = embedding.unwrap_or_default();
-    let asked = dense.map(|proto::DenseEmbedding { model }| model);
-    let model = catalog.resolve("embedding.dense.model", asked.as_deref())?;
+    let proto::Embedding { dense, sparse } = embedding.unwrap_or_default();
+    let (mut embedding, model) = dense_embedding("embedding.dense", dense, catalog)?;
+    embedding.sparse = sparse
+        .map(|sparse| sparse_settings("embedding.sparse", sparse, catalog))
+        .transpose()?;
     let chunking = resolve_chunking(chunking_request(chunking)?, model.max_tokens)?;
-    let embedding = Embedding {
-        model: model.name.clone(),
-        model_form: ModelForm::Object,
-    };
     Ok((
         NewSource {
             database,
@@ -67,6 +67,49 @@ pub(super) fn webhook(webhook: proto::Webhook) -> Result<Webhook> {
         .map(|secret| parse_signing_secret("webhook.signing_secret", &secret))
         .transpose()?;
     Ok(Webhook::requested(url, secret))
+}
+
+/// The dense model and its task; `field` is the path of the message.
+pub(super) fn dense_embedding<'a>(
+    field: &str,
+    dense: Option<proto::DenseEmbedding>,
+    catalog: &'a ModelCatalog,
+) -> Result<(Embedding, &'a ModelDescription)> {
+    let (asked, task) = match dense {
+        Some(proto::DenseEmbedding { model, task }) => (Some(model), task),
+        None => (None, None),
+    };
+    let model = catalog.resolve(&format!("{field}.model"), asked.as_deref())?;
+    let task = task.map(
+        |proto::EmbeddingTask {
+             task_name,
+             document_prompt,
+             query_prompt,
+         }| TaskRequest {
+            task_name: Some(task_name),
+            document_prompt,
+            query_prompt,
+        },
+    );
+    let embedding = Embedding {
+        task: Task::resolve(&format!("{field}.task"), task, model)?,
+        ..Embedding::of_model(model)
+    };
+    Ok((embedding, model))
+}
+
+/// The sparse model and its key; `field` is the path of the message.
+pub(super) fn sparse_settings(
+    field: &str,
+    sparse: proto::SparseEmbedding,
+    catalog: &ModelCatalog,
+) -> Result<SparseSettings> {
+    let proto::SparseEmbedding { model, key } = sparse;
+    let request = SparseRequest {
+        model: non_empty(model),
+        key: non_empty(key),
+    };
+    catalog.resolve_sparse(field, request)
 }
 
 pub(super) fn chunking_request(chunking: Option<proto::Chunking>) -> Result<ChunkingRequest> {

@@ -25,6 +25,7 @@ pub(super) const FIELDS: FieldNames = FieldNames {
     reference: "github",
     object_key: "s3.object_key",
     prefix: "s3.prefix",
+    metadata: "s3.metadata",
     web_scrape: "web_scrape",
 };
 

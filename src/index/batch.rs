@@ -4,12 +4,13 @@ use std::io;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{
     error::IndexError,
-    types::{Metadata, Record},
+    types::{Record, SparseEntry},
 };
+use crate::domain::embedding::SparseVector;
 
 /// How large one upsert may be. A single record may exceed the bytes, never the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,8 @@ pub(super) fn split(records: &[Record], limits: BatchLimits) -> impl Iterator<It
 fn encoded_len(record: &Record) -> usize {
     const PUNCTUATION: usize = 8;
     let vector = (record.vector.len() * 4).div_ceil(3) * 4;
-    json_len(&record.id) + json_len(&record.document) + json_len(&record.metadata) + vector + PUNCTUATION
+    let metadata = json_len(&MetadataBody(record));
+    json_len(&record.id) + json_len(&record.document) + metadata + vector + PUNCTUATION
 }
 
 /// Length of a value as JSON, without writing it anywhere.
@@ -110,7 +112,45 @@ struct UpsertBody<'a> {
     ids: Vec<&'a str>,
     embeddings: Vec<Vector<'a>>,
     documents: Vec<&'a str>,
-    metadatas: Vec<&'a Metadata>,
+    metadatas: Vec<MetadataBody<'a>>,
+}
+
+/// The metadata of a record with its sparse vector.
+struct MetadataBody<'a>(&'a Record);
+
+impl Serialize for MetadataBody<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Record { metadata, sparse, .. } = self.0;
+        let Some(SparseEntry { key, vector }) = sparse else {
+            return metadata.serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for (name, value) in metadata.iter().filter(|(name, _)| ***name != **key) {
+            map.serialize_entry(name, value)?;
+        }
+        map.serialize_entry(key, &SparseBody::new(vector))?;
+        map.end()
+    }
+}
+
+/// A sparse vector as a value of metadata; source: `to_dict` of the Python client's `SparseVector`.
+#[derive(Serialize)]
+struct SparseBody<'a> {
+    #[serde(rename = "#type")]
+    kind: &'static str,
+    indices: &'a [u32],
+    values: &'a [f32],
+}
+
+impl<'a> SparseBody<'a> {
+    fn new(vector: &'a SparseVector) -> Self {
+        let SparseVector { indices, values } = vector;
+        Self {
+            kind: "sparse_vector",
+            indices,
+            values,
+        }
+    }
 }
 
 /// Writes the body of an upsert.
@@ -121,10 +161,13 @@ struct UpsertBody<'a> {
 pub(super) fn encode(records: &[Record], base64_vectors: bool) -> Result<Bytes, IndexError> {
     let mut embeddings = Vec::with_capacity(records.len());
     for record in records {
-        check_vector(&record.vector).map_err(|problem| IndexError::InvalidRecord {
-            what: format!("record {}", record.id),
-            problem,
-        })?;
+        let sparse = record.sparse.as_ref();
+        check_vector(&record.vector)
+            .and_then(|()| sparse.map_or(Ok(()), |sparse| check_sparse(&sparse.vector)))
+            .map_err(|problem| IndexError::InvalidRecord {
+                what: format!("record {}", record.id),
+                problem,
+            })?;
         embeddings.push(if base64_vectors {
             let bytes: Vec<u8> = record
                 .vector
@@ -140,7 +183,7 @@ pub(super) fn encode(records: &[Record], base64_vectors: bool) -> Result<Bytes, 
         ids: records.iter().map(|record| record.id.as_str()).collect(),
         embeddings,
         documents: records.iter().map(|record| &*record.document).collect(),
-        metadatas: records.iter().map(|record| &record.metadata).collect(),
+        metadatas: records.iter().map(MetadataBody).collect(),
     };
     to_json(&body)
 }
@@ -153,6 +196,24 @@ pub(super) fn check_vector(vector: &[f32]) -> Result<(), String> {
     match vector.iter().position(|number| !number.is_finite()) {
         Some(position) => Err(format!("number {position} of its vector is not finite")),
         None => Ok(()),
+    }
+}
+
+/// Says what is wrong with a sparse vector that Chroma would refuse with all others of its request.
+fn check_sparse(vector: &SparseVector) -> Result<(), String> {
+    let SparseVector { indices, values } = vector;
+    if indices.len() != values.len() {
+        let (indices, values) = (indices.len(), values.len());
+        return Err(format!(
+            "its sparse vector has {indices} indices and {values} values"
+        ));
+    }
+    if !indices.is_sorted_by(|one, next| one < next) {
+        return Err("the indices of its sparse vector do not ascend".to_owned());
+    }
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(()),
+        false => Err("a value of its sparse vector is not finite".to_owned()),
     }
 }
 
@@ -182,6 +243,7 @@ mod tests {
             vector: vec![1.0, -0.5],
             document: document.into(),
             metadata,
+            sparse: None,
         }
     }
 
@@ -208,6 +270,55 @@ mod tests {
             let error = encode(&[record("a-0", "x"), bad], true).unwrap_err();
             assert!(error.to_string().contains("record bad-7"), "{error}");
             assert!(!error.is_transient());
+        }
+    }
+
+    fn sparse(key: &str, indices: &[u32], values: &[f32]) -> Option<SparseEntry> {
+        Some(SparseEntry {
+            key: key.into(),
+            vector: SparseVector {
+                indices: indices.to_vec(),
+                values: values.to_vec(),
+            },
+        })
+    }
+
+    #[test]
+    fn a_sparse_vector_stands_in_the_metadata_in_place_of_what_else_is_there() {
+        let mut with = record("a-0", "hi");
+        with.metadata.insert("s".to_owned(), Value::Null);
+        with.sparse = sparse("s", &[7, 4_294_967_295], &[0.1, 2.0]);
+        let mut empty = record("a-1", "");
+        empty.sparse = sparse("s", &[], &[]);
+        let body = encode(&[with, empty], true).unwrap();
+        let text = std::str::from_utf8(&body).unwrap();
+        // No more digits than a float of 32 bits has.
+        assert!(text.contains("\"values\":[0.1,2.0]"), "{text}");
+        let body: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            body["metadatas"][0],
+            json!({"k": 1, "t": "x\"y", "s": {
+                "#type": "sparse_vector", "indices": [7, 4_294_967_295_u32], "values": [0.1, 2.0],
+            }})
+        );
+        let empty = json!({"#type": "sparse_vector", "indices": [], "values": []});
+        assert_eq!(body["metadatas"][1]["s"], empty);
+    }
+
+    #[test]
+    fn a_sparse_vector_that_chroma_would_refuse_is_refused_with_the_records_id() {
+        for entry in [
+            sparse("s", &[1], &[]),
+            sparse("s", &[2, 1], &[1.0, 1.0]),
+            sparse("s", &[1, 1], &[1.0, 1.0]),
+            sparse("s", &[1], &[f32::NAN]),
+        ] {
+            let bad = Record {
+                sparse: entry,
+                ..record("bad-7", "x")
+            };
+            let error = encode(&[bad], true).unwrap_err();
+            assert!(error.to_string().contains("record bad-7"), "{error}");
         }
     }
 

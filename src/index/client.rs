@@ -1,6 +1,10 @@
 //! A connection to a Chroma server, and the calls about the server, databases and collections.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -9,6 +13,8 @@ use url::Url;
 use super::{
     batch::to_json,
     error::IndexError,
+    schema::{known, schema},
+    sparse::is_about_sparse,
     transport::{Call, ChromaOptions, Transport},
     types::{Capabilities, Collection, CollectionSettings, Identity, Metadata},
     wire::{CollectionBody, IdentityBody},
@@ -23,6 +29,8 @@ use crate::{
 pub struct ChromaClient {
     pub(super) transport: Transport,
     capabilities: Arc<OnceCell<Capabilities>>,
+    /// Whether the server was found to take sparse vectors.
+    pub(super) sparse_taken: Arc<AtomicBool>,
 }
 
 impl ChromaClient {
@@ -34,15 +42,15 @@ impl ChromaClient {
         Ok(Self {
             transport: Transport::new(options)?,
             capabilities: Arc::default(),
+            sparse_taken: Arc::default(),
         })
     }
 
     /// The same client with another limit for a whole call with its repetitions.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        let capabilities = Arc::clone(&self.capabilities);
         Self {
             transport: self.transport.with_deadline(deadline),
-            capabilities,
+            ..self.clone()
         }
     }
 
@@ -51,10 +59,9 @@ impl ChromaClient {
     /// # Errors
     /// [`IndexError::InvalidOptions`] for a token that no header can carry.
     pub fn with_token(&self, token: &Secret) -> Result<Self, IndexError> {
-        let capabilities = Arc::clone(&self.capabilities);
         Ok(Self {
             transport: self.transport.with_token(token)?,
-            capabilities,
+            ..self.clone()
         })
     }
 
@@ -222,11 +229,12 @@ impl ChromaClient {
 
     /// The collection with this name; it is created where it does not exist, with cosine space.
     ///
-    /// An existing one keeps its metadata, space and embedding function.
+    /// An existing one keeps its metadata, space, embedding function and indexes.
     ///
     /// # Errors
-    /// [`IndexError::DatabaseNotFound`]; [`IndexError::DimensionMismatch`] and
-    /// [`IndexError::EmbeddingFunctionMismatch`] when an existing one is for another model.
+    /// [`IndexError::DatabaseNotFound`]; [`IndexError::DimensionMismatch`],
+    /// [`IndexError::EmbeddingFunctionMismatch`] and [`IndexError::SparseIndexMismatch`] when an existing one is
+    /// for another model; [`IndexError::SparseUnsupported`].
     pub async fn get_or_create_collection(
         &self,
         tenant: &TenantName,
@@ -235,22 +243,26 @@ impl ChromaClient {
         settings: &CollectionSettings,
     ) -> Result<Collection, IndexError> {
         check_metadata(&settings.metadata)?;
-        let function = &settings.embedding_function;
         // Chroma refuses an empty map.
         let metadata = Some(&settings.metadata).filter(|metadata| !metadata.is_empty());
-        let body = to_json(&json!({
-            "name": name.as_str(),
-            "get_or_create": true,
-            "metadata": metadata,
-            "configuration": {
-                "hnsw": {"space": "cosine"},
-                "embedding_function": {"type": "known", "name": function.name, "config": function.config},
-            },
-        }))?;
+        let mut body = json!({"name": name.as_str(), "get_or_create": true, "metadata": metadata});
+        match &settings.sparse {
+            Some(sparse) => body["schema"] = schema(settings, sparse),
+            None => {
+                let function = settings.embedding_function.as_ref().map(known);
+                body["configuration"] = json!({"hnsw": {"space": "cosine"}, "embedding_function": function});
+            }
+        }
+        let body = to_json(&body)?;
         let url = self.database_url(tenant, database, &["collections"]);
         let call = Call::post("get or create collection", url, body);
         let collection = match self.transport.call::<CollectionBody>(call).await {
             Ok(body) => body.into_collection(tenant, database),
+            Err(IndexError::Rejected { message, .. } | IndexError::Unsupported { message })
+                if settings.sparse.is_some() && is_about_sparse(&message) =>
+            {
+                return Err(IndexError::SparseUnsupported { message });
+            }
             Err(error) => return Err(self.in_database(tenant, database, error).await),
         };
         check_compatible(&collection, settings)?;
@@ -371,14 +383,15 @@ fn check_metadata(metadata: &Metadata) -> Result<(), IndexError> {
 
 fn check_compatible(collection: &Collection, settings: &CollectionSettings) -> Result<(), IndexError> {
     collection.check_dimensions(settings.dimensions)?;
-    match &collection.embedding_function {
-        Some(found) if !found.is_compatible_with(&settings.embedding_function) => {
-            Err(IndexError::EmbeddingFunctionMismatch {
-                collection: collection.name.clone(),
-                found: found.name.clone(),
-                wanted: settings.embedding_function.name.clone(),
-            })
-        }
-        _ => Ok(()),
+    let wanted = settings.embedding_function.as_ref();
+    if let Some(found) = &collection.embedding_function
+        && !wanted.is_some_and(|wanted| found.is_compatible_with(wanted))
+    {
+        return Err(IndexError::EmbeddingFunctionMismatch {
+            collection: collection.name.clone(),
+            found: found.name.clone(),
+            wanted: wanted.map_or_else(|| "none".to_owned(), |wanted| wanted.name.clone()),
+        });
     }
+    collection.check_sparse(settings.sparse.as_ref())
 }

@@ -86,11 +86,27 @@ pub enum IndexError {
         /// What the source's model needs.
         wanted: String,
     },
-    /// No embedding function that clients know makes the vectors of this model.
-    #[error("model {model:?} has no embedding function that chroma clients know")]
-    NoEmbeddingFunction {
-        /// `owner/name`.
-        model: String,
+    /// The collection has no index for the source's sparse vectors.
+    #[error(
+        "collection {collection} {problem} under the key {key:?} of the source's sparse vectors; take another \
+         collection, or a source without embedding.sparse"
+    )]
+    SparseIndexMismatch {
+        /// Its name.
+        collection: CollectionName,
+        /// Metadata key of the vectors.
+        key: String,
+        /// `has no sparse index`, or for what it has one.
+        problem: String,
+    },
+    /// The server takes no sparse vectors.
+    #[error(
+        "the chroma server takes no sparse vectors ({message}); take a source without embedding.sparse, or a \
+         Chroma server that takes them"
+    )]
+    SparseUnsupported {
+        /// Chroma's own words.
+        message: String,
     },
     /// A record or a metadata value that Chroma cannot store.
     #[error("{what} cannot be stored: {problem}")]
@@ -144,7 +160,8 @@ impl IndexError {
             | Self::CollectionNotFound { .. }
             | Self::DimensionMismatch { .. }
             | Self::EmbeddingFunctionMismatch { .. }
-            | Self::NoEmbeddingFunction { .. }
+            | Self::SparseIndexMismatch { .. }
+            | Self::SparseUnsupported { .. }
             | Self::InvalidRecord { .. }
             | Self::Unsupported { .. }
             | Self::Rejected { .. }
@@ -163,7 +180,8 @@ impl IndexError {
             | Self::CollectionNotFound { .. }
             | Self::DimensionMismatch { .. }
             | Self::EmbeddingFunctionMismatch { .. }
-            | Self::NoEmbeddingFunction { .. }
+            | Self::SparseIndexMismatch { .. }
+            | Self::SparseUnsupported { .. }
             | Self::InvalidRecord { .. }
             | Self::Unsupported { .. }
             | Self::Rejected { .. }
@@ -182,7 +200,8 @@ impl IndexError {
             Self::CollectionNotFound { .. } => "COLLECTION_NOT_FOUND",
             Self::DimensionMismatch { .. } => "DIMENSION_MISMATCH",
             Self::EmbeddingFunctionMismatch { .. } => "EMBEDDING_FUNCTION_MISMATCH",
-            Self::NoEmbeddingFunction { .. } => "EMBEDDING_FUNCTION_UNKNOWN",
+            Self::SparseIndexMismatch { .. } => "SPARSE_INDEX_MISMATCH",
+            Self::SparseUnsupported { .. } => "SPARSE_VECTORS_UNSUPPORTED",
             Self::InvalidRecord { .. } => "INVALID_RECORD",
             Self::Unsupported { .. } => "CHROMA_UNSUPPORTED",
             Self::Rejected { .. } => "CHROMA_REJECTED",
@@ -259,7 +278,8 @@ impl From<IndexError> for Error {
             IndexError::CollectionNotFound { .. }
             | IndexError::DimensionMismatch { .. }
             | IndexError::EmbeddingFunctionMismatch { .. }
-            | IndexError::NoEmbeddingFunction { .. }
+            | IndexError::SparseIndexMismatch { .. }
+            | IndexError::SparseUnsupported { .. }
             | IndexError::InvalidRecord { .. }
             | IndexError::Unsupported { .. }
             | IndexError::Rejected { .. } => Error::internal(error),

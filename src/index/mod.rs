@@ -8,7 +8,8 @@
 //!
 //! What a collection looks like is decided here too: cosine space, and an embedding function that a
 //! stock `chromadb` client can rebuild ([`EmbeddingFunction`]); record metadata under the documented
-//! keys ([`RecordMetadata`]).
+//! keys ([`RecordMetadata`]); sparse vectors in the metadata, with an index for them where the server takes
+//! any ([`SparseIndex`], [`ChromaClient::takes_sparse_vectors`]).
 //!
 //! Absent on purpose: embedding, search with more than a vector and a filter, and forking, which a
 //! single-node server does not have.
@@ -16,20 +17,25 @@
 mod batch;
 mod client;
 mod error;
+mod function;
 mod metadata;
 mod records;
+mod schema;
+mod sparse;
 mod transport;
 mod types;
 mod wire;
 
 pub use client::ChromaClient;
 pub use error::IndexError;
+pub use function::{EmbeddingFunction, SparseIndex};
 pub use metadata::{
     CHUNK_STRATEGY, CUSTOM_ID, DOCUMENT_KEY, DOCUMENT_KEY_SHA256, END_COL, END_LINE, LANGUAGE,
     RecordMetadata, START_COL, START_LINE, VERSION_KEY, VERSION_KEY_SHA256, is_reserved_key,
 };
+pub use sparse::SparseVectors;
 pub use transport::ChromaOptions;
 pub use types::{
-    Capabilities, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST, Hit,
-    Identity, Metadata, PageFields, Record, Space, StoredRecord,
+    Capabilities, Collection, CollectionSettings, DocumentRecords, FINISHED_INGEST, Hit, Identity, Metadata,
+    PageFields, Record, Space, SparseEntry, StoredRecord,
 };

@@ -16,7 +16,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
 
-use super::error::IndexError;
+use super::{error::IndexError, sparse::SparseVectors};
 use crate::secret::Secret;
 
 /// The largest answer that is read: a page of 1,000 records of 16 KiB text and a vector, with room.
@@ -45,6 +45,8 @@ pub struct ChromaOptions {
     pub backoff: Duration,
     /// The longest wait between two tries.
     pub max_backoff: Duration,
+    /// Whether it is sent sparse vectors.
+    pub sparse_vectors: SparseVectors,
 }
 
 impl ChromaOptions {
@@ -59,6 +61,7 @@ impl ChromaOptions {
             max_retries: 5,
             backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(5),
+            sparse_vectors: SparseVectors::Auto,
         }
     }
 }
@@ -158,6 +161,10 @@ impl Transport {
         let mut copy = self.clone();
         copy.options.deadline = deadline;
         copy
+    }
+
+    pub fn sparse_vectors(&self) -> SparseVectors {
+        self.options.sparse_vectors
     }
 
     /// `{url}/api/v2/{segments}`, each segment percent-encoded.

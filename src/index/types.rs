@@ -1,14 +1,20 @@
 //! Collections and records as Chroma keeps them.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::error::IndexError;
+use super::{
+    error::IndexError,
+    function::{EmbeddingFunction, SparseIndex},
+};
 use crate::domain::{
-    embedding::{MINILM, QWEN3},
+    embedding::SparseVector,
     names::{CollectionName, DatabaseName, TenantName},
 };
 
@@ -51,91 +57,15 @@ pub enum Space {
     InnerProduct,
 }
 
-/// The embedding function that is stored with a collection, so that a client can query it by text.
-///
-/// Only names that the stock clients know may be stored: `get_collection` of the Python client raises
-/// on any other.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct EmbeddingFunction {
-    /// Name in Chroma's registry of embedding functions.
-    pub name: String,
-    /// Its arguments.
-    #[serde(default)]
-    pub config: Metadata,
-}
-
-impl EmbeddingFunction {
-    /// The stock embedding function whose vectors are those of `model`.
-    ///
-    /// # Errors
-    /// [`IndexError::NoEmbeddingFunction`] when stock clients know none.
-    pub fn for_model(model: &str) -> Result<Self, IndexError> {
-        let (name, config) = match model {
-            MINILM => ("default", Value::Null),
-            // A null task makes the Python client fail, and the default task is one of the hosted
-            // service, so both are spelt out. Documents are embedded without an instruction.
-            QWEN3 => (
-                "chroma-cloud-qwen",
-                json!({
-                    "api_key_env_var": "CHROMA_API_KEY",
-                    "model": QWEN3,
-                    "task": "generic_retrieval",
-                    "instructions": {
-                        "generic_retrieval": {"documents": "", "query": "Retrieve semantically similar text"},
-                    },
-                }),
-            ),
-            _ => {
-                return Err(IndexError::NoEmbeddingFunction {
-                    model: model.to_owned(),
-                });
-            }
-        };
-        let config = match config {
-            Value::Object(config) => config,
-            _ => Metadata::new(),
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            config,
-        })
-    }
-
-    /// Whether vectors of `other` may stand in a collection that stores `self`.
-    pub fn is_compatible_with(&self, other: &Self) -> bool {
-        // Clients have three names for the same MiniLM; the third takes any model.
-        let canonical = |function: &Self| match function.name.as_str() {
-            "default" | "onnx_mini_lm_l6_v2" => MINILM.to_owned(),
-            "sentence_transformer" => {
-                match function
-                    .config
-                    .get("model_name")
-                    .and_then(Value::as_str)
-                    .unwrap_or("all-MiniLM-L6-v2")
-                {
-                    "all-MiniLM-L6-v2" => MINILM.to_owned(),
-                    model => model.to_owned(),
-                }
-            }
-            "chroma-cloud-qwen" => function
-                .config
-                .get("model")
-                .and_then(Value::as_str)
-                .unwrap_or(QWEN3)
-                .to_owned(),
-            name => name.to_owned(),
-        };
-        canonical(self) == canonical(other)
-    }
-}
-
 /// How a collection is made where it does not exist yet, and what it must be like where it does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CollectionSettings {
-    /// Stored with the collection.
-    pub embedding_function: EmbeddingFunction,
+    /// Stored with the collection; none for a model that stock clients do not have.
+    pub embedding_function: Option<EmbeddingFunction>,
     /// Length of the vectors that will be written.
     pub dimensions: u32,
+    /// Where records have sparse vectors; none where they have none.
+    pub sparse: Option<SparseIndex>,
     /// Metadata of a new collection; that of an existing one is left alone.
     pub metadata: Metadata,
 }
@@ -157,6 +87,8 @@ pub struct Collection {
     pub space: Space,
     /// The embedding function stored with it; none when clients use their default.
     pub embedding_function: Option<EmbeddingFunction>,
+    /// Its sparse indexes by their keys, with what makes their vectors; none when the server does not tell.
+    pub sparse_indexes: Option<BTreeMap<String, Option<EmbeddingFunction>>>,
     /// Its metadata.
     pub metadata: Metadata,
 }
@@ -191,6 +123,17 @@ pub struct Record {
     pub document: Arc<str>,
     /// A null removes the key from a stored record: Chroma merges the metadata of an upsert into it.
     pub metadata: Metadata,
+    /// What is stored under a key of its own in the metadata, whatever `metadata` has there.
+    pub sparse: Option<SparseEntry>,
+}
+
+/// A sparse vector and the metadata key that holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SparseEntry {
+    /// The key.
+    pub key: Arc<str>,
+    /// The vector; an empty one is stored as such.
+    pub vector: SparseVector,
 }
 
 /// What a collection holds of one document.
@@ -237,58 +180,4 @@ pub struct Hit {
     pub document: Option<String>,
     /// Its metadata.
     pub metadata: Metadata,
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-    use super::*;
-
-    #[test]
-    fn minilm_is_stored_under_the_name_that_needs_no_key_and_no_package() {
-        let function = EmbeddingFunction::for_model(MINILM).unwrap();
-        assert_eq!(function.name, "default");
-        assert!(function.config.is_empty());
-    }
-
-    #[test]
-    fn qwen3_is_stored_with_a_task_since_clients_fail_without_one() {
-        let function = EmbeddingFunction::for_model(QWEN3).unwrap();
-        assert_eq!(function.config["task"], "generic_retrieval");
-        assert_eq!(
-            function.config["instructions"]["generic_retrieval"]["documents"],
-            ""
-        );
-    }
-
-    #[test]
-    fn a_model_that_no_client_knows_has_no_embedding_function() {
-        let error = EmbeddingFunction::for_model("a/b").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "model \"a/b\" has no embedding function that chroma clients know"
-        );
-    }
-
-    #[test]
-    fn the_three_names_of_minilm_are_compatible_and_another_model_is_not() {
-        let minilm = EmbeddingFunction::for_model(MINILM).unwrap();
-        let named = |name: &str, model: Option<&str>| EmbeddingFunction {
-            name: name.to_owned(),
-            config: model
-                .map(|model| ("model_name".to_owned(), model.into()))
-                .into_iter()
-                .collect(),
-        };
-        assert!(named("onnx_mini_lm_l6_v2", None).is_compatible_with(&minilm));
-        assert!(named("sentence_transformer", Some(MINILM)).is_compatible_with(&minilm));
-        assert!(!named("sentence_transformer", Some("all-mpnet-base-v2")).is_compatible_with(&minilm));
-        assert!(!named("openai", None).is_compatible_with(&minilm));
-        assert!(
-            !EmbeddingFunction::for_model(QWEN3)
-                .unwrap()
-                .is_compatible_with(&minilm)
-        );
-    }
 }

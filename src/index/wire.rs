@@ -1,12 +1,15 @@
 //! The JSON of Chroma's v2 API, and its translation into our types.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
     error::IndexError,
-    types::{Collection, EmbeddingFunction, Hit, Identity, Metadata, Space, StoredRecord},
+    function::EmbeddingFunction,
+    types::{Collection, Hit, Identity, Metadata, Space, StoredRecord},
 };
 use crate::domain::names::{CollectionName, DatabaseName, TenantName};
 
@@ -44,6 +47,37 @@ pub(super) struct CollectionBody {
     dimension: Option<u32>,
     #[serde(default)]
     configuration_json: Option<ConfigurationBody>,
+    #[serde(default)]
+    schema: Option<SchemaBody>,
+}
+
+/// What of a schema matters here: indexes by the keys of metadata.
+#[derive(Deserialize)]
+struct SchemaBody {
+    #[serde(default)]
+    keys: BTreeMap<String, Value>,
+}
+
+impl SchemaBody {
+    /// The sparse indexes that are in use.
+    fn sparse_indexes(&self) -> BTreeMap<String, Option<EmbeddingFunction>> {
+        let index = |types: &Value| {
+            let index = types.get("sparse_vector")?.get("sparse_vector_index")?;
+            let enabled = index.get("enabled")?.as_bool()?;
+            let function = index
+                .get("config")
+                .and_then(|config| config.get("embedding_function"));
+            enabled.then(|| function.and_then(known_function))
+        };
+        let keys = self.keys.iter();
+        keys.filter_map(|(key, types)| Some((key.clone(), index(types)?)))
+            .collect()
+    }
+}
+
+/// One of type `legacy` or `unknown` has no name: clients then use their default.
+fn known_function(value: &Value) -> Option<EmbeddingFunction> {
+    EmbeddingFunction::deserialize(value).ok()
 }
 
 /// A single-node server describes its index as `hnsw`, a distributed one as `spann`.
@@ -83,9 +117,8 @@ impl CollectionBody {
             name: CollectionName::from_stored(self.name),
             dimension: self.dimension,
             space: space.unwrap_or(Space::L2),
-            // One of type `legacy` or `unknown` has no name: clients then use their default.
-            embedding_function: function
-                .and_then(|value| serde_json::from_value::<EmbeddingFunction>(value).ok()),
+            embedding_function: function.as_ref().and_then(known_function),
+            sparse_indexes: self.schema.as_ref().map(SchemaBody::sparse_indexes),
             metadata: self.metadata.unwrap_or_default(),
         }
     }
@@ -210,6 +243,28 @@ mod tests {
         assert_eq!((read.space, read.dimension), (Space::L2, None));
         assert_eq!(read.embedding_function, None);
         assert!(!read.is_finished());
+    }
+
+    #[test]
+    fn the_sparse_indexes_of_a_collection_are_those_of_its_schema_that_are_in_use() {
+        let index = |enabled: bool, function: Value| {
+            json!({"sparse_vector": {"sparse_vector_index": {
+                "enabled": enabled, "config": {"embedding_function": function},
+            }}})
+        };
+        let bm25 = json!({"type": "known", "name": "chroma_bm25", "config": {}});
+        let read = collection(json!({
+            "id": "a2ed88ce-c881-4645-83ed-17c6300a2859", "name": "abc",
+            "schema": {"defaults": index(false, bm25.clone()), "keys": {
+                "on": index(true, bm25.clone()), "bare": index(true, json!({"type": "unknown"})),
+                "off": index(false, bm25), "text": {"string": {}},
+            }},
+        }));
+        let found = read.sparse_indexes.unwrap();
+        let keys: Vec<&str> = found.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["bare", "on"]);
+        assert_eq!(found["on"].as_ref().unwrap().name, "chroma_bm25");
+        assert_eq!(found["bare"], None);
     }
 
     #[test]

@@ -8,18 +8,17 @@ use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::{
-    RestState,
+    RestState, embedding,
     error::{RestError, RestResult},
     extract::{Caller, Object, RequestId},
     form::{Form, Part},
-    sources::dense_model,
     types::{ChunkingBody, CreateInvocationAnswer, CreatedWebhook, EmbeddingBody},
 };
 use crate::{
     app::files::{FileDetails, MAX_CONTENT_TYPE_BYTES, NewUpload, Upload, parse_content_type},
     domain::{
         chunking::{Chunking, ChunkingRequest},
-        embedding::{Embedding, ModelCatalog},
+        embedding::ModelCatalog,
         names::{CollectionName, DatabaseName, FileName, MAX_NAME_BYTES},
         s3::{CustomId, MAX_CUSTOM_ID_BYTES},
         user_metadata::{MAX_METADATA_BYTES, UserMetadata},
@@ -184,7 +183,7 @@ impl Fields {
         let names_model = embedding
             .as_ref()
             .is_some_and(|Object(embedding)| embedding.dense.is_some());
-        let (model, model_form) = dense_model(None, embedding, catalog)?;
+        let (embedding, model) = embedding::read(None, embedding, catalog)?;
         let request = match chunking {
             Some(Object(chunking)) => Some(chunking.into()),
             // What another model reads may be less than what the source's chunks have.
@@ -206,10 +205,8 @@ impl Fields {
                 None => UserMetadata::default(),
             },
             content_type: content_type.flatten().or(part_content_type),
-            embedding: names_model.then(|| Embedding {
-                model: model.name.clone(),
-                model_form,
-            }),
+            sparse: embedding.sparse.clone(),
+            embedding: names_model.then_some(embedding),
             chunking: request
                 .map(|request| Chunking::resolve(request, model.max_tokens))
                 .transpose()?,

@@ -162,6 +162,7 @@ const FIELDS: FieldNames = FieldNames {
     reference: "ref_identifier",
     object_key: "object_key",
     prefix: "sync_prefix",
+    metadata: "metadata",
     web_scrape: "web_scrape",
 };
 

@@ -5,6 +5,7 @@
 
 mod add_file;
 mod docs;
+mod embedding;
 mod error;
 mod events;
 mod extract;
@@ -61,8 +62,7 @@ struct RestState {
 
 /// The documented paths. Has no fallback: see [`not_found`].
 pub fn router(app: App, options: RestOptions) -> Router {
-    let models = app.catalog().models().iter().map(|model| model.name.as_str());
-    let openapi = openapi::document(models).into();
+    let openapi = openapi::document(app.catalog()).into();
     let state = RestState {
         app,
         openapi,

@@ -5,18 +5,18 @@ use http::{StatusCode, Uri};
 use serde_json::Value;
 
 use super::{
-    RestState,
+    RestState, embedding,
     error::RestResult,
     extract::{Caller, JsonBody, Object, PathId, Query, RequestId, read_object, required},
     filter::TypeFilter,
     page,
     source_settings::{GithubBody, S3Body, WebScrapeBody},
-    types::{self, CreateSourceAnswer, CreateSourceBody, CreatedWebhook, DenseBody, EmbeddingBody},
+    types::{self, CreateSourceAnswer, CreateSourceBody, CreatedWebhook},
 };
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
-        embedding::{Embedding, ModelCatalog, ModelDescription, ModelForm},
+        embedding::ModelCatalog,
         ids::SourceId,
         names::DatabaseName,
         page::PageRequest,
@@ -128,13 +128,9 @@ fn new_source(body: CreateSourceBody, catalog: &ModelCatalog) -> Result<NewSourc
     let database_name = required("database_name", database_name)?;
     let database = DatabaseName::parse("database_name", &database_name)?;
     let settings = settings(github, s3, web_scrape, file_upload)?;
-    let (model, model_form) = dense_model(embedding_model, embedding, catalog)?;
+    let (embedding, model) = embedding::read(embedding_model, embedding, catalog)?;
     let request = chunking.map_or_else(ChunkingRequest::default, |Object(chunking)| chunking.into());
     let chunking = Chunking::resolve(request, model.max_tokens)?;
-    let embedding = Embedding {
-        model: model.name.clone(),
-        model_form,
-    };
     Ok(NewSource {
         database,
         settings,
@@ -169,62 +165,4 @@ fn settings(
             "give the settings of one type alone: github, s3 or web_scrape",
         )),
     }
-}
-
-/// The model named by `embedding.dense` or the older `embedding_model`, which must not contradict it.
-pub(super) fn dense_model(
-    embedding_model: Option<Value>,
-    embedding: Option<Object<EmbeddingBody>>,
-    catalog: &ModelCatalog,
-) -> Result<(&ModelDescription, ModelForm), Error> {
-    let (dense, sparse) = match embedding {
-        Some(Object(EmbeddingBody { dense, sparse })) => (dense.map(|Object(dense)| dense), sparse),
-        None => (None, None),
-    };
-    if sparse.is_some_and(|sparse| !sparse.is_null()) {
-        return Err(FieldViolation::new(
-            "embedding.sparse",
-            "sparse embeddings are not served; leave it out",
-        )
-        .into());
-    }
-    let (older, form) = match embedding_model {
-        None | Some(Value::Null) => (None, ModelForm::Object),
-        Some(Value::String(model)) => (Some(DenseBody { model, task: None }), ModelForm::String),
-        Some(object @ Value::Object(_)) => {
-            let dense = serde_json::from_value(object)
-                .map_err(|error| FieldViolation::new("embedding_model", error.to_string()))?;
-            (Some(dense), ModelForm::Object)
-        }
-        Some(_) => {
-            let problem = "must be a model's name, an object with 'model', or null";
-            return Err(FieldViolation::new("embedding_model", problem).into());
-        }
-    };
-    for (field, body) in [("embedding_model.task", &older), ("embedding.dense.task", &dense)] {
-        if body
-            .as_ref()
-            .and_then(|body| body.task.as_ref())
-            .is_some_and(|task| !task.is_null())
-        {
-            return Err(
-                FieldViolation::new(field, "the models of this server know no tasks; leave it out").into(),
-            );
-        }
-    }
-    if let (Some(older), Some(dense)) = (&older, &dense)
-        && older.model != dense.model
-    {
-        let problem = format!(
-            "contradicts embedding.dense.model {:?}; give one of the two",
-            dense.model
-        );
-        return Err(FieldViolation::new("embedding_model", problem).into());
-    }
-    let (field, asked) = match (&dense, &older) {
-        (Some(dense), _) => ("embedding.dense.model", Some(dense.model.as_str())),
-        (None, Some(older)) => ("embedding_model", Some(older.model.as_str())),
-        (None, None) => ("embedding_model", None),
-    };
-    Ok((catalog.resolve(field, asked)?, form))
 }

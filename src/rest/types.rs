@@ -19,7 +19,7 @@ pub use crate::json::invocation;
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
-        embedding::{Embedding, ModelForm},
+        embedding::{Embedding, ModelForm, SparseRequest, SparseSettings, Task, TaskRequest},
         invocation::GitReference,
         source::Source,
         webhook::{Webhook, WebhookUrl, parse_signing_secret},
@@ -77,14 +77,52 @@ impl WebhookBody {
 #[serde(deny_unknown_fields)]
 pub(super) struct EmbeddingBody {
     pub(super) dense: Option<Object<DenseBody>>,
-    pub(super) sparse: Option<Value>,
+    pub(super) sparse: Option<Object<SparseBody>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DenseBody {
     pub(super) model: String,
-    pub(super) task: Option<Value>,
+    pub(super) task: Option<Object<TaskBody>>,
+}
+
+/// What a model that takes instructions is told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TaskBody {
+    task_name: Option<String>,
+    document_prompt: Option<String>,
+    query_prompt: Option<String>,
+}
+
+impl From<TaskBody> for TaskRequest {
+    fn from(body: TaskBody) -> Self {
+        let TaskBody {
+            task_name,
+            document_prompt,
+            query_prompt,
+        } = body;
+        Self {
+            task_name,
+            document_prompt,
+            query_prompt,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SparseBody {
+    model: Option<String>,
+    key: Option<String>,
+}
+
+impl From<SparseBody> for SparseRequest {
+    fn from(body: SparseBody) -> Self {
+        let SparseBody { model, key } = body;
+        Self { model, key }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -209,16 +247,29 @@ pub fn source(source: Source) -> Value {
         webhook,
     } = source;
     let kind = source_settings::value(settings);
-    let Embedding { model, model_form } = embedding;
+    let Embedding {
+        model,
+        model_form,
+        task,
+        sparse,
+    } = embedding;
+    let mut dense = json!({"model": model});
+    if let Some(task) = task {
+        flatten(&mut dense, json!({"task": task_value(task)}));
+    }
     let embedding_model = match model_form {
         ModelForm::String => json!(model),
-        ModelForm::Object => json!({"model": model}),
+        ModelForm::Object => dense.clone(),
     };
+    let mut embedding = json!({"dense": dense});
+    if let Some(SparseSettings { model, key }) = sparse {
+        flatten(&mut embedding, json!({"sparse": {"model": model, "key": key}}));
+    }
     let mut body = json!({
         "id": id.to_string(),
         "database_name": database.as_str(),
         "embedding_model": embedding_model,
-        "embedding": {"dense": {"model": model}},
+        "embedding": embedding,
         "chunking": chunking_value(chunking),
         "created_at": create_time.to_rfc3339(),
         "source_type": kind,
@@ -228,6 +279,15 @@ pub fn source(source: Source) -> Value {
         flatten(&mut body, json!({"webhook": {"url": url.as_str()}}));
     }
     body
+}
+
+fn task_value(task: Task) -> Value {
+    let Task {
+        name,
+        document_prompt,
+        query_prompt,
+    } = task;
+    json!({"task_name": name, "document_prompt": document_prompt, "query_prompt": query_prompt})
 }
 
 fn chunking_value(chunking: Chunking) -> Value {

@@ -7,11 +7,17 @@
 //! only; a text without anything to weigh has the empty vector, which is no error. Absent on purpose: where
 //! vectors are kept, which is `index`'s, and how they are compared, which is Chroma's.
 
+mod bm25;
+mod murmur3;
+mod stop_words;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use super::{EmbedError, Purpose};
+
+pub use bm25::Bm25;
 
 pub use crate::domain::embedding::SparseVector;
 

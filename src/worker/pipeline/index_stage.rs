@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{DocumentWork, EmbeddedWindow, Loaded, LoadedChunk, target::Target};
+use super::{DocumentWork, EmbeddedChunk, EmbeddedWindow, Loaded, LoadedChunk, target::Target};
 use crate::{
     domain::{
         document::{DocumentOutcome, record_id},
@@ -89,7 +89,7 @@ impl IndexStage<'_> {
                     let Some(embedded) = embedded else {
                         return Err(AttemptError::StageEnded("embed"));
                     };
-                    self.add(&chunk, &embedded);
+                    self.add(&chunk, &embedded.dense);
                     let document = Arc::clone(&chunk.document);
                     let last = chunk.n + 1 == document.chunks;
                     let old = self.old_records.get(&document.document_key_sha256);
@@ -185,7 +185,8 @@ impl IndexStage<'_> {
     }
 }
 
-fn record(chunk: &LoadedChunk, embedded: EmbeddedText, old: Option<&DocumentRecords>) -> Record {
+fn record(chunk: &LoadedChunk, embedded: EmbeddedChunk, old: Option<&DocumentRecords>) -> Record {
+    let EmbeddedChunk { dense, sparse } = embedded;
     let document = &chunk.document;
     let metadata = RecordMetadata {
         document_key: &document.document_key,
@@ -210,9 +211,10 @@ fn record(chunk: &LoadedChunk, embedded: EmbeddedText, old: Option<&DocumentReco
     }
     Record {
         id: record_id(document.record_base(), chunk.n),
-        vector: embedded.vector,
+        vector: dense.vector,
         document: Arc::clone(&chunk.text),
         metadata,
+        sparse,
     }
 }
 

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use self::{
+    embed_stage::Models,
     fetch::{Confirmed, Coverage, Fetched, Memory},
     load_stage::Loader,
     target::Target,
@@ -35,6 +36,7 @@ use crate::{
         invocation::Phase,
     },
     embed::EmbeddedText,
+    index::SparseEntry,
     store::Claim,
 };
 
@@ -89,7 +91,15 @@ struct LoadedChunk {
 /// What the embed stage hands on: items in the order they were loaded, each chunk with its vector.
 #[derive(Debug)]
 struct EmbeddedWindow {
-    items: Vec<(Loaded, Option<EmbeddedText>)>,
+    items: Vec<(Loaded, Option<EmbeddedChunk>)>,
+}
+
+/// The vectors of a chunk.
+#[derive(Debug)]
+struct EmbeddedChunk {
+    dense: EmbeddedText,
+    /// Where the source has a sparse model.
+    sparse: Option<SparseEntry>,
 }
 
 /// Runs one attempt of `claim`. When it returns, everything is in the collection.
@@ -100,15 +110,11 @@ pub(super) async fn run(
     lease: &Lease,
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
-    let model = &claim.plan.embedding.model;
-    let embedder = environment
-        .embedders
-        .get(model)
-        .ok_or_else(|| AttemptError::ModelNotServed(model.clone()))?;
+    let models = Models::find(environment, &claim.plan.embedding)?;
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
-    let target = Target::open(environment, claim, lease, embedder.model(), shows_source).await?;
+    let target = Target::open(environment, claim, lease, &models, shows_source).await?;
     let mut unchanged = unchanged::find(environment, claim, &target, &fetched).await?;
     if !fetched.lacks_nothing(|ordinal| unchanged.contains_key(&ordinal)) {
         // Somebody deleted records of what did not change, so it has to be loaded after all.
@@ -142,7 +148,7 @@ pub(super) async fn run(
         progress.clone(),
         loaded_in,
     );
-    let embedding = embed_stage::run(embedder, loaded_out, embedded_in, progress);
+    let embedding = embed_stage::run(models, loaded_out, embedded_in, progress);
     let indexing = index_stage::run(environment, lease, &target, embedded_out, progress);
     tokio::try_join!(loading, embedding, indexing)?;
 

@@ -7,11 +7,11 @@ use std::{collections::HashMap, future::Future, time::Duration};
 
 use serde_json::{Map, Value, json};
 
+use super::embed_stage::Models;
 use crate::{
-    domain::embedding::ModelDescription,
     index::{
         ChromaClient, Collection, CollectionSettings, DocumentRecords, EmbeddingFunction, FINISHED_INGEST,
-        IndexError, Record,
+        IndexError, Record, SparseIndex,
     },
     store::Claim,
     worker::{Environment, failure::AttemptError, lease_guard::Lease},
@@ -36,14 +36,17 @@ impl Target {
         environment: &Environment,
         claim: &Claim,
         lease: &Lease,
-        model: &ModelDescription,
+        models: &Models,
         shows_source: bool,
     ) -> Result<Self, AttemptError> {
         let chroma = client(environment, claim)?;
         let invocation = &claim.invocation;
+        let model = models.dense.model();
+        let sparse = claim.plan.embedding.sparse.as_ref();
         let settings = CollectionSettings {
-            embedding_function: EmbeddingFunction::for_model(&model.name)?,
+            embedding_function: EmbeddingFunction::for_model(&model.name, models.task.as_ref()),
             dimensions: model.dimensions,
+            sparse: sparse.and_then(SparseIndex::for_settings),
             metadata: match shows_source {
                 true => finished_ingest(false),
                 false => Map::new(),

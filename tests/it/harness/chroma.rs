@@ -192,7 +192,7 @@ pub fn server_url() -> &'static str {
 }
 
 /// A program of the peers' virtual environment.
-fn peer(name: &str) -> PathBuf {
+pub fn peer(name: &str) -> PathBuf {
     let path = project_file(".peers/venv/bin").join(name);
     assert!(path.exists(), "{} is missing; run `make peers`", path.display());
     path

@@ -26,6 +26,7 @@ pub mod rest;
 pub mod scenario;
 pub mod service;
 pub mod site;
+pub mod sparse_chroma;
 pub mod stores;
 pub mod token_gate;
 
