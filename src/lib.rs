@@ -20,6 +20,7 @@ pub mod grpc;
 pub mod index;
 pub mod json;
 pub mod openapi;
+pub mod outbound;
 pub mod parse;
 pub mod proto;
 pub mod relay;

@@ -1,8 +1,9 @@
 //! Puts the parts together as configured and runs them until they drain.
 
+mod models;
 mod sources;
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
@@ -14,9 +15,9 @@ use crate::{
         watch::{WatchHub, WatchOptions},
     },
     auto_sync::{self, Queue, QueueError},
-    config::{AuthMode, ChromaRole, Config, EmbeddingPrecision, SparseVectorsConfig},
+    config::{AuthMode, ChromaRole, Config, SparseVectorsConfig},
     domain::{api_key::Role, embedding::ModelCatalog},
-    embed::{Bm25, Embedders, LoadError, LocalOptions, ModelDirectories, PrecisionChoice},
+    embed::LoadError,
     fetch::{AllowListError, Egress, FetchError},
     index::{ChromaClient, ChromaOptions, IndexError, SparseVectors},
     parse::DescribeError,
@@ -30,7 +31,10 @@ use crate::{
     worker::{self, Environment, WorkerOptions},
 };
 
-pub use self::sources::{parser, upload_store};
+pub use self::{
+    models::{load_embedders, model_directories},
+    sources::{parser, upload_store},
+};
 
 /// How long the Chroma server may take to say whose token a caller has.
 const IDENTITY_DEADLINE: Duration = Duration::from_secs(10);
@@ -116,36 +120,6 @@ pub fn chroma_client(config: &Config) -> Result<ChromaClient, IndexError> {
     ChromaClient::new(options)
 }
 
-/// Loads the configured models.
-///
-/// # Errors
-/// See [`LoadError`]: names the model, the file and the places searched.
-pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
-    let directory = (!config.models.dir.as_os_str().is_empty()).then(|| config.models.dir.clone());
-    let directories = ModelDirectories::from_environment(directory);
-    let mut options = LocalOptions {
-        precision: match config.embedding.precision {
-            EmbeddingPrecision::Auto => PrecisionChoice::Auto,
-            EmbeddingPrecision::F32 => PrecisionChoice::Single,
-            EmbeddingPrecision::Bf16 => PrecisionChoice::Bfloat16,
-            EmbeddingPrecision::Int8 => PrecisionChoice::EightBit,
-        },
-        max_tokens: config.embedding.max_tokens,
-        ..LocalOptions::default()
-    };
-    if let Some(threads) = NonZeroUsize::new(config.embedding.threads) {
-        options.threads = threads;
-    }
-    let mut embedders = Embedders::load_local(
-        config.embedding.models.iter().map(String::as_str),
-        &directories,
-        options,
-    )?;
-    // It needs nothing, so it is always there.
-    embedders.insert_sparse(Arc::new(Bm25));
-    Ok(embedders)
-}
-
 /// A service that runs.
 #[derive(Debug)]
 pub struct Service {
@@ -180,6 +154,8 @@ pub async fn start(
     let models = config.clone();
     // Reading and preparing the weights takes long enough to keep it off the runtime's threads.
     let embedders = tokio::task::spawn_blocking(move || load_embedders(&models)).await??;
+    // A server that is away for now must not keep this one from starting.
+    tokio::spawn(embedders.check());
     let (work, changes) = (WorkSignal::default(), ChangeSignal::default());
     let relay = tokio::spawn(relay::run(store.clone(), changes.clone(), work.clone()));
     let webhooks = roles.worker.then(|| {

@@ -7,6 +7,7 @@ mod credentials;
 mod follow;
 mod keys;
 mod migrate;
+mod models;
 mod openapi;
 mod output;
 mod parse_document;
@@ -43,6 +44,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Apply, revert or show the migrations of the service's database.
     Migrate(migrate::Arguments),
+    /// Fetch the files of models, and list what is served and what is there.
+    Models(models::Arguments),
     /// Create, list and revoke API keys, or replace the key that seals secrets.
     Keys(keys::Arguments),
     /// Store, list and delete what gives access to sources that are not public.
@@ -81,6 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let flags = match &arguments.command {
         Command::Serve(serve) => serve.flags(),
         Command::Migrate(_)
+        | Command::Models(_)
         | Command::Keys(_)
         | Command::Credentials(_)
         | Command::Openapi
@@ -100,6 +104,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         match arguments.command {
             Command::Serve(arguments) => serve::run(arguments, config).await,
             Command::Migrate(arguments) => migrate::run(arguments, &config).await,
+            Command::Models(arguments) => models::run(arguments, &config).await,
             Command::Keys(arguments) => keys::run(arguments, &config).await,
             Command::Credentials(arguments) => credentials::run(arguments).await,
             Command::Openapi => Ok(openapi::run(&config)),

@@ -4,12 +4,14 @@
 //! unknown key is an error, so a misspelt option never goes unnoticed. Combinations are checked by
 //! [`Config::validate`]. Secrets are of type [`Secret`], which never prints.
 
+mod providers;
 mod s3;
 mod sections;
 
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
+pub use providers::{ProviderConfig, ProviderKind};
 pub use s3::{S3Config, SqsConfig};
 pub use sections::*;
 
@@ -182,6 +184,16 @@ fn set(table: &mut toml::Table, origin: &str, option: &str, text: &str) -> Resul
             .parse()
             .map(toml::Value::Boolean)
             .unwrap_or(toml::Value::String(text.to_owned())),
+        // An array of tables is written as in the file.
+        toml::Value::Array(_) if text.trim_start().starts_with('[') => {
+            let mut parsed: toml::Table =
+                format!("value = {text}")
+                    .parse()
+                    .map_err(|source| ConfigError::Invalid {
+                        source: Box::new(source),
+                    })?;
+            parsed.remove("value").ok_or_else(unknown)?
+        }
         toml::Value::Array(_) => toml::Value::Array(
             text.split(',')
                 .map(str::trim)

@@ -1,11 +1,11 @@
 //! The sections of the configuration. Meanings and defaults are in `config/default.toml`.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use url::Url;
 
-use super::{Config, ConfigError, Secret};
+use super::{Config, ConfigError, ProviderConfig, Secret};
 
 /// `[server]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -195,6 +195,7 @@ impl UploadsConfig {
 #[allow(missing_docs)]
 pub struct ModelsConfig {
     pub dir: PathBuf,
+    pub revisions: BTreeMap<String, String>,
 }
 
 /// `[embedding]`.
@@ -207,6 +208,7 @@ pub struct EmbeddingConfig {
     pub threads: usize,
     pub precision: EmbeddingPrecision,
     pub max_tokens: NonZeroUsize,
+    pub providers: Vec<ProviderConfig>,
 }
 
 /// `embedding.precision`.
@@ -492,6 +494,7 @@ impl Config {
         if !self.embedding.models.contains(&self.embedding.default_model) {
             return refuse("embedding.default_model", "must be one of embedding.models");
         }
+        self.embedding.check_providers()?;
         if self.worker.max_backoff_seconds < self.worker.backoff_seconds {
             return refuse(
                 "worker.max_backoff_seconds",

@@ -1,6 +1,8 @@
 //! What can go wrong with embedding, while loading a model and while using it.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
+
+use super::remote::RemoteError;
 
 /// Why texts could not be embedded.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +28,35 @@ pub enum EmbedError {
     /// The embedder is being dropped.
     #[error("the embedder was stopped")]
     Stopped,
+    /// A server that computes the model failed.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// Texts that can never be embedded; the others of the call can.
+    #[error("{}", describe(texts))]
+    TextsRefused {
+        /// At least one, in order.
+        texts: Vec<RefusedText>,
+    },
+}
+
+/// A text that a model refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedText {
+    /// Its place in the call, from 0.
+    pub index: usize,
+    /// Why.
+    pub problem: String,
+}
+
+fn describe(texts: &[RefusedText]) -> String {
+    let Some(first) = texts.first() else {
+        return "texts were refused".to_owned();
+    };
+    let RefusedText { index, problem } = first;
+    match texts.len() - 1 {
+        0 => format!("text {index} was refused: {problem}"),
+        more => format!("text {index} was refused, and {more} more: {problem}"),
+    }
 }
 
 impl EmbedError {
@@ -33,7 +64,25 @@ impl EmbedError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Stopped => true,
-            Self::TooManyTexts { .. } | Self::Tokenizer(_) | Self::NotFinite | Self::Panicked => false,
+            Self::Remote(error) => error.is_transient(),
+            Self::TooManyTexts { .. }
+            | Self::Tokenizer(_)
+            | Self::NotFinite
+            | Self::Panicked
+            | Self::TextsRefused { .. } => false,
+        }
+    }
+
+    /// How long to wait before another try, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Remote(error) => error.retry_after(),
+            Self::TooManyTexts { .. }
+            | Self::Tokenizer(_)
+            | Self::NotFinite
+            | Self::Panicked
+            | Self::Stopped
+            | Self::TextsRefused { .. } => None,
         }
     }
 }
@@ -47,8 +96,9 @@ pub enum LoadError {
     Name(String),
     /// No place has all files of the model.
     #[error(
-        "model {model} was not found: {}; run `chroma-sync models pull {model}`, or put its files there, or set \
-         models.dir to the directory that holds {model}/",
+        "model {model} was not found: {}; run `chroma-sync models pull {model}` where a Hugging Face hub can be \
+         reached, or put its files there, or set models.dir to the directory that holds {model}/; nothing is \
+         downloaded by itself",
         missing.join("; ")
     )]
     Missing {
@@ -110,5 +160,21 @@ pub enum LoadError {
         model: String,
         /// Why.
         source: io::Error,
+    },
+    /// The key or the name of a remote model cannot be sent.
+    #[error(
+        "embedding.providers.api_key or remote_model of model {model} has characters that no header can carry"
+    )]
+    RemoteHeader {
+        /// The model.
+        model: String,
+    },
+    /// The client of a remote model cannot start.
+    #[error("the HTTP client of model {model} cannot start")]
+    RemoteClient {
+        /// The model.
+        model: String,
+        /// Why.
+        source: reqwest::Error,
     },
 }

@@ -2,18 +2,20 @@
 //! them into sparse ones ([`sparse`]).
 //!
 //! Everything above sees the [`Embedder`] trait alone, so a model may run in this process
-//! ([`LocalEmbedder`]) or elsewhere. [`Embedders`] holds one for each model the server serves, and its
-//! catalog is what sources are checked against.
+//! ([`LocalEmbedder`]) or on other servers ([`remote`]). [`Embedders`] holds one for each model the server serves,
+//! and its catalog is what sources are checked against. [`hub`] fetches the files of models, when it is asked to.
 //!
 //! Invariants: vectors come in the order of their texts and have length 1; a text's vector depends on the
 //! text, the model and the instruction only, not on what else was in the call; an embedder never computes on
-//! a runtime thread and never queues without bound. Absent on purpose: caching and retries, which are the
-//! pipeline's, and downloading of models.
+//! a runtime thread and never queues without bound. Absent on purpose: caching and retries of whole calls, which are
+//! the pipeline's, and downloading of models by a server that starts.
 
 mod directories;
 mod error;
+pub mod hub;
 mod local;
 mod registry;
+pub mod remote;
 pub mod sparse;
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use futures::future::BoxFuture;
 use crate::domain::embedding::ModelDescription;
 
 pub use directories::{ModelDirectories, ModelFiles};
-pub use error::{EmbedError, LoadError};
+pub use error::{EmbedError, LoadError, RefusedText};
 pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
 pub use registry::Embedders;
 pub use sparse::{Bm25, SparseEmbedder, SparseVector};

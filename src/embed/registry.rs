@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Embedder, LoadError, LocalModel, LocalOptions, ModelDirectories, SparseEmbedder};
+use futures::future::{join, join_all};
+
+use super::{
+    Embedder, LoadError, LocalModel, LocalOptions, ModelDirectories, SparseEmbedder,
+    remote::{RemoteEmbedder, RemoteSparseEmbedder},
+};
 use crate::domain::embedding::ModelDescription;
 
 /// One embedder for each model, found by the model's name. Dense and sparse models are apart.
@@ -10,6 +15,9 @@ use crate::domain::embedding::ModelDescription;
 pub struct Embedders {
     embedders: BTreeMap<String, Arc<dyn Embedder>>,
     sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
+    /// Those of them that other servers compute, once more.
+    remote: Vec<Arc<RemoteEmbedder>>,
+    remote_sparse: Vec<Arc<RemoteSparseEmbedder>>,
 }
 
 impl Embedders {
@@ -48,6 +56,31 @@ impl Embedders {
     /// The embedder of the model `name`, if it is served.
     pub fn get(&self, name: &str) -> Option<Arc<dyn Embedder>> {
         self.embedders.get(name).cloned()
+    }
+
+    /// Adds a model that other servers compute.
+    pub fn insert_remote(&mut self, embedder: RemoteEmbedder) {
+        let embedder = Arc::new(embedder);
+        self.remote.push(Arc::clone(&embedder));
+        self.insert(embedder);
+    }
+
+    /// Adds a sparse model that other servers compute.
+    pub fn insert_remote_sparse(&mut self, embedder: RemoteSparseEmbedder) {
+        let embedder = Arc::new(embedder);
+        self.remote_sparse.push(Arc::clone(&embedder));
+        self.insert_sparse(embedder);
+    }
+
+    /// Asks the other servers whether they can be used, and writes into the log which can. Nothing depends on the
+    /// outcome: a server that is away now may be back when it is needed.
+    pub fn check(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (remote, sparse) = (self.remote.clone(), self.remote_sparse.clone());
+        async move {
+            let dense = remote.iter().map(|embedder| embedder.check());
+            let sparse = sparse.iter().map(|embedder| embedder.check());
+            join(join_all(dense), join_all(sparse)).await;
+        }
     }
 
     /// Adds a sparse embedder under its model's name; it replaces one of the same name.

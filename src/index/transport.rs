@@ -6,18 +6,17 @@
 
 use std::{fmt, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use reqwest::{
-    Client, Method, Response, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER},
-    redirect::Policy,
+    Client, Method, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use url::Url;
 
 use super::{error::IndexError, sparse::SparseVectors};
-use crate::secret::Secret;
+use crate::{outbound, secret::Secret};
 
 /// The largest answer that is read: a page of 1,000 records of 16 KiB text and a vector, with room.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
@@ -136,12 +135,8 @@ impl Transport {
             });
         }
         let token = options.token.as_ref().map(token_header).transpose()?;
-        let http = Client::builder()
-            .connect_timeout(options.connect_timeout)
-            .redirect(Policy::none())
-            .user_agent(concat!("chroma-sync/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|source| IndexError::InvalidOptions {
+        let http =
+            outbound::client(options.connect_timeout).map_err(|source| IndexError::InvalidOptions {
                 problem: "the HTTP client cannot start".to_owned(),
                 source: Some(source),
             })?;
@@ -203,7 +198,9 @@ impl Transport {
                 Ok(body) => return Ok(body),
                 Err(error) => error,
             };
-            let delay = error.retry_after().unwrap_or_else(|| self.backoff(retries));
+            let delay = error.retry_after().unwrap_or_else(|| {
+                outbound::backoff(self.options.backoff, self.options.max_backoff, retries)
+            });
             let in_time = Instant::now() + delay < end;
             if !error.is_transient() || retries >= self.options.max_retries || !in_time {
                 return Err(error);
@@ -219,16 +216,6 @@ impl Transport {
             );
             tokio::time::sleep(delay).await;
         }
-    }
-
-    /// Half to all of an exponential wait, so that clients which failed together come back apart.
-    fn backoff(&self, retries: u32) -> Duration {
-        let full = self
-            .options
-            .backoff
-            .saturating_mul(1 << retries.min(16))
-            .min(self.options.max_backoff);
-        full.mul_f64(rand::random_range(0.5..=1.0))
     }
 
     async fn try_once(&self, call: &Call, timeout: Duration) -> Result<Bytes, IndexError> {
@@ -247,7 +234,9 @@ impl Transport {
         let response = request.send().await.map_err(unavailable)?;
         let status = response.status();
         if status.is_success() {
-            let (body, whole) = read(response, MAX_RESPONSE_BYTES).await?;
+            let (body, whole) = outbound::read(response, MAX_RESPONSE_BYTES)
+                .await
+                .map_err(unavailable)?;
             return if whole {
                 Ok(body)
             } else {
@@ -258,60 +247,27 @@ impl Transport {
                 })
             };
         }
-        let retry_after = retry_after(response.headers());
-        let (body, _) = read(response, MAX_ERROR_BYTES).await?;
+        let retry_after = outbound::retry_after(response.headers());
+        let (body, _) = outbound::read(response, MAX_ERROR_BYTES)
+            .await
+            .map_err(unavailable)?;
         Err(refusal(status, retry_after, &body))
     }
 }
 
 fn token_header(token: &Secret) -> Result<HeaderValue, IndexError> {
-    let mut value = HeaderValue::from_str(token.expose()).map_err(|_| IndexError::InvalidOptions {
+    outbound::secret_header(token).ok_or_else(|| IndexError::InvalidOptions {
         problem: "the token has characters that an HTTP header cannot carry".to_owned(),
         source: None,
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
+    })
 }
 
 fn unavailable(source: reqwest::Error) -> IndexError {
-    let problem = if source.is_connect() {
-        "connecting failed"
-    } else if source.is_timeout() {
-        "it took too long"
-    } else {
-        "the connection broke"
-    };
     IndexError::Unavailable {
-        problem: problem.to_owned(),
+        problem: outbound::broken(&source).to_owned(),
         retry_after: None,
         source: Some(source),
     }
-}
-
-/// Reads at most `limit` bytes; false when there are more.
-async fn read(mut response: Response, limit: usize) -> Result<(Bytes, bool), IndexError> {
-    let mut body = BytesMut::new();
-    while let Some(part) = response.chunk().await.map_err(unavailable)? {
-        let room = limit - body.len();
-        if part.len() > room {
-            body.extend_from_slice(&part[..room]);
-            return Ok((body.freeze(), false));
-        }
-        body.extend_from_slice(&part);
-    }
-    Ok((body.freeze(), true))
-}
-
-/// The seconds of a `Retry-After` header. Its other form, a date, needs clocks that agree.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
 }
 
 /// Chroma's error body.
@@ -423,16 +379,6 @@ mod tests {
             Transport::new(options),
             Err(IndexError::InvalidOptions { .. })
         ));
-    }
-
-    #[test]
-    fn waits_double_up_to_their_limit_and_spread_over_half_of_it() {
-        let transport = transport("http://h");
-        for (retries, full) in [(0, 100), (1, 200), (5, 3_200), (6, 5_000), (60, 5_000)] {
-            let wait = transport.backoff(retries);
-            let full = Duration::from_millis(full);
-            assert!(wait >= full / 2 && wait <= full, "{wait:?} after {retries}");
-        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ impl AttemptError {
                         reason: "EMBEDDING_FAILED".to_owned(),
                         message,
                     },
-                    None,
+                    error.retry_after(),
                 )
             }
             Self::Store(_) => (true, internal("the service's database did not answer"), None),

@@ -298,7 +298,7 @@ fn unsupported(files: &ModelFiles, file: &str, problem: String) -> LoadError {
     }
 }
 
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(
+fn read_json<T: serde::de::DeserializeOwned>(
     files: &ModelFiles,
     file: &str,
 ) -> Result<Option<T>, LoadError> {

@@ -2,17 +2,17 @@
 //!
 //! Two windows are with the embedders at once, so that their threads find the next one when they are done
 //! with the first; dense and sparse vectors of a window are computed beside each other. The windows leave in
-//! the order they came.
+//! the order they came. A text that a model refuses fails its document alone (`refusals.rs`).
 
 use std::sync::Arc;
 
 use futures::{StreamExt, TryFutureExt, future::OptionFuture, stream};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{EmbeddedChunk, EmbeddedWindow, Loaded};
+use super::{EmbeddedChunk, EmbeddedWindow, Loaded, refusals::Refusals};
 use crate::{
     domain::embedding::{Embedding, SparseSettings, Task},
-    embed::{Embedder, Purpose, SparseEmbedder},
+    embed::{EmbedError, Embedder, Purpose, SparseEmbedder},
     index::SparseEntry,
     worker::{
         Environment,
@@ -40,17 +40,26 @@ pub(super) async fn run(
         (received > 0).then_some((items, input))
     });
     let mut embedded = Box::pin(windows.map(|items| models.embed(items)).buffered(WINDOWS_AHEAD));
+    let mut refusals = Refusals::default();
     let mut start = Instant::now();
     while let Some(window) = embedded.next().await {
         // Windows overlap; the time between two results is what the stage really took for one.
         progress.time(Stage::Embed, start);
-        if out.send(window?).await.is_err() {
+        let window = refusals.settle(window?);
+        if out.send(window).await.is_err() {
             // The index stage ended and says why.
             return Ok(());
         }
         start = Instant::now();
     }
     Ok(())
+}
+
+/// What became of one window.
+pub(super) struct Answered {
+    pub(super) window: EmbeddedWindow,
+    /// Places in the window of chunks that the model refuses, in order, and why.
+    pub(super) refused: Vec<(usize, String)>,
 }
 
 /// The models of a source, ready to embed.
@@ -88,34 +97,47 @@ impl Models {
         })
     }
 
-    async fn embed(&self, items: Vec<Loaded>) -> Result<EmbeddedWindow, AttemptError> {
-        let texts: Vec<Arc<str>> = items
+    async fn embed(&self, items: Vec<Loaded>) -> Result<Answered, AttemptError> {
+        let mut open: Vec<(usize, Arc<str>)> = items
             .iter()
-            .filter_map(|item| match item {
-                Loaded::Chunk(chunk) => Some(Arc::clone(&chunk.text)),
+            .enumerate()
+            .filter_map(|(place, item)| match item {
+                Loaded::Chunk(chunk) => Some((place, Arc::clone(&chunk.text))),
                 Loaded::Settled { .. } => None,
             })
             .collect();
-        let mut vectors = self.vectors(texts).await?.into_iter();
-        let items = items
-            .into_iter()
-            .map(|item| {
-                let embedded = match &item {
-                    Loaded::Chunk(_) => vectors.next(),
-                    Loaded::Settled { .. } => None,
-                };
-                (item, embedded)
-            })
-            .collect();
-        Ok(EmbeddedWindow { items })
+        let mut items: Vec<(Loaded, Option<_>)> = items.into_iter().map(|item| (item, None)).collect();
+        let mut refused = Vec::new();
+        // Every turn refuses a text or is the last one.
+        while !open.is_empty() {
+            let texts = open.iter().map(|(_, text)| Arc::clone(text)).collect();
+            match self.vectors(texts).await {
+                Ok(embedded) if embedded.len() == open.len() => {
+                    for ((place, _), embedded) in open.drain(..).zip(embedded) {
+                        items[place].1 = Some(embedded);
+                    }
+                }
+                Ok(_) => return Err(AttemptError::StageEnded("embed")),
+                Err(EmbedError::TextsRefused { texts })
+                    if !texts.is_empty() && texts.iter().all(|text| text.index < open.len()) =>
+                {
+                    for text in texts.into_iter().rev() {
+                        let (place, _) = open.remove(text.index);
+                        refused.push((place, text.problem));
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        refused.sort_unstable_by_key(|(place, _)| *place);
+        Ok(Answered {
+            window: EmbeddedWindow { items },
+            refused,
+        })
     }
 
-    /// The vectors of each text, dense and sparse ones at the same time.
-    async fn vectors(&self, texts: Vec<Arc<str>>) -> Result<Vec<EmbeddedChunk>, AttemptError> {
-        if texts.is_empty() {
-            return Ok(Vec::new());
-        }
-        let count = texts.len();
+    /// The vectors of each text, dense and sparse ones at the same time, as many as both models gave.
+    async fn vectors(&self, texts: Vec<Arc<str>>) -> Result<Vec<EmbeddedChunk>, EmbedError> {
         let instruction = self
             .task
             .as_ref()
@@ -133,19 +155,13 @@ impl Models {
         let dense = self.dense.embed(texts, Purpose::Document, instruction);
         let sparse = async { OptionFuture::from(sparse).await.transpose() };
         let (dense, mut sparse) = tokio::try_join!(dense, sparse)?;
-        let chunks: Vec<EmbeddedChunk> = dense
-            .into_iter()
-            .map_while(|dense| {
-                let sparse = match &mut sparse {
-                    Some(entries) => Some(entries.next()?),
-                    None => None,
-                };
-                Some(EmbeddedChunk { dense, sparse })
-            })
-            .collect();
-        match chunks.len() == count {
-            true => Ok(chunks),
-            false => Err(AttemptError::StageEnded("embed")),
-        }
+        let chunks = dense.into_iter().map_while(|dense| {
+            let sparse = match &mut sparse {
+                Some(entries) => Some(entries.next()?),
+                None => None,
+            };
+            Some(EmbeddedChunk { dense, sparse })
+        });
+        Ok(chunks.collect())
     }
 }

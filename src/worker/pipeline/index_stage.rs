@@ -78,6 +78,8 @@ impl IndexStage<'_> {
         for (item, embedded) in window.items {
             match item {
                 Loaded::Settled { ordinal, outcome } => {
+                    // A document may fail after some of its chunks were added.
+                    self.open = Totals::default();
                     count(&mut counts, &outcome);
                     settled.push(Settled {
                         ordinal,

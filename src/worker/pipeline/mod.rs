@@ -11,6 +11,7 @@ mod index_stage;
 mod ledger;
 mod load_stage;
 mod prepare;
+mod refusals;
 mod removal;
 mod target;
 mod unchanged;
