@@ -298,10 +298,7 @@ fn unsupported(files: &ModelFiles, file: &str, problem: String) -> LoadError {
     }
 }
 
-fn read_json<T: serde::de::DeserializeOwned>(
-    files: &ModelFiles,
-    file: &str,
-) -> Result<Option<T>, LoadError> {
+fn read_json<T: serde::de::DeserializeOwned>(files: &ModelFiles, file: &str) -> Result<Option<T>, LoadError> {
     let Some(bytes) = files.read_optional(file, MAX_CONFIG_BYTES)? else {
         return Ok(None);
     };
