@@ -72,15 +72,14 @@ fn main() {
         );
         engines.push(Engine::Own(precision, Box::new(encoder), Scratch::default()));
     }
-    measure(
-        "100 texts of tests/golden/texts.json",
-        &golden,
-        &mut engines,
-        &mut None,
-    );
     if peers.is_some() {
         engines.extend(["onnxruntime", "openvino f32", "openvino bf16"].map(Engine::Peer));
-        measure("the same, with peers", &golden, &mut engines, &mut peers);
+        measure(
+            "100 texts of tests/golden/texts.json",
+            &golden,
+            &mut engines,
+            &mut peers,
+        );
         engines.truncate(3);
     }
     for (tokens, count) in [(8, 64), (128, 16), (256, 8)] {

@@ -6,10 +6,10 @@
 
 use crate::{
     AttentionShape, EncoderConfig, HeadRows, LinearScratch, Precision, Weights,
-    kernels::{Normalisation, add_and_normalise, bias_gelu, mean_of_rows, scale_to_unit_length, softmax},
+    kernels::{Normalisation, add_and_normalise, mean_of_rows, scale_to_unit_length, softmax},
     matrix::{Matrix, MatrixMut, Output, multiply},
     sized,
-    weights::{LayerNorm, LayerWeights},
+    weights::LayerNorm,
 };
 
 /// Queries whose scores are computed at once, so that the scores stay in cache.
@@ -29,7 +29,6 @@ pub struct Scratch {
     projections: Vec<f32>,
     context: Vec<f32>,
     scores: Vec<f32>,
-    wide: Vec<f32>,
     summand: Vec<f32>,
     linear: LinearScratch,
 }
@@ -83,14 +82,12 @@ impl Encoder {
             projections,
             context,
             scores,
-            wide,
             summand,
             linear,
         } = scratch;
         let states = sized(states, tokens * hidden);
         let projections = sized(projections, tokens * 3 * hidden);
         let context = sized(context, tokens * hidden);
-        let wide = sized(wide, tokens * self.config.intermediate);
         let summand = sized(summand, tokens * hidden);
 
         let shape = AttentionShape {
@@ -119,7 +116,11 @@ impl Encoder {
             layer.attention_output.apply(context, summand, linear);
             let normalisation = self.normalisation(&layer.attention_norm);
             add_and_normalise(states, summand, layer.attention_output.bias(), normalisation);
-            self.feed_forward(layer, states, wide, summand, linear);
+            layer
+                .expansion
+                .apply_gelu_and(&layer.contraction, states, summand, linear);
+            let normalisation = self.normalisation(&layer.feed_forward_norm);
+            add_and_normalise(states, summand, layer.contraction.bias(), normalisation);
         }
         states
     }
@@ -179,22 +180,6 @@ impl Encoder {
                 );
             }
         }
-    }
-
-    /// The two feed-forward layers with GELU between them, residual sum and normalisation, in place.
-    fn feed_forward(
-        &self,
-        layer: &LayerWeights,
-        states: &mut [f32],
-        wide: &mut [f32],
-        summand: &mut [f32],
-        linear: &mut LinearScratch,
-    ) {
-        layer.expansion.apply(states, wide, linear);
-        bias_gelu(wide, layer.expansion.bias());
-        layer.contraction.apply(wide, summand, linear);
-        let normalisation = self.normalisation(&layer.feed_forward_norm);
-        add_and_normalise(states, summand, layer.contraction.bias(), normalisation);
     }
 
     fn normalisation<'a>(&self, norm: &'a LayerNorm) -> Normalisation<'a> {

@@ -19,6 +19,7 @@ pub use attention::{AttentionShape, HeadRows};
 pub use instructions::Instructions;
 pub use stored::StoredRows;
 
+use crate::kernels::bias_gelu;
 use crate::matrix::{Matrix, MatrixMut, Output, multiply};
 
 /// How weights are held, and what the products are computed in.
@@ -30,7 +31,8 @@ pub enum Precision {
     /// Weights and the inputs of products in bf16, 8 bits of precision; sums in 32-bit floats. Half the memory.
     #[serde(rename = "bf16")]
     Bfloat16,
-    /// Weights and the inputs of products in 8-bit integers with scales. A quarter of the memory.
+    /// Weights in 8-bit integers with a scale for each 32 of them, products as in bf16. A little more than a quarter of
+    /// the memory.
     #[serde(rename = "int8")]
     EightBit,
 }
@@ -48,8 +50,46 @@ pub struct Linear {
 enum Weight {
     /// Row-major, a row for each input.
     Single(Vec<f32>),
+    Packed(Packed),
+}
+
+/// Weights that are multiplied in bf16.
+#[derive(Debug)]
+enum Packed {
     Bfloat16(panels::Panels),
-    EightBit(eight_bit::Weights),
+    EightBit(eight_bit::EightBitPanels),
+}
+
+impl Packed {
+    /// Gives `sink` the product with rows that were rounded before.
+    fn multiply(
+        &self,
+        instructions: Instructions,
+        bands: &panels::Bands,
+        unpacked: &mut Vec<panels::Line>,
+        sink: impl panels::Sink,
+    ) {
+        match self {
+            Self::Bfloat16(weights) => {
+                let product = bfloat16::Product {
+                    bands,
+                    weights,
+                    unpacked,
+                    sink,
+                };
+                bfloat16::compute(instructions, product);
+            }
+            Self::EightBit(weights) => {
+                let product = bfloat16::Product {
+                    bands,
+                    weights,
+                    unpacked,
+                    sink,
+                };
+                bfloat16::compute(instructions, product);
+            }
+        }
+    }
 }
 
 /// Working memory of the products of one thread, and the instructions they use.
@@ -57,7 +97,9 @@ enum Weight {
 pub struct LinearScratch {
     instructions: Instructions,
     bands: panels::Bands,
-    quantised: eight_bit::QuantisedRows,
+    wide: panels::Bands,
+    between: Vec<f32>,
+    unpacked: Vec<panels::Line>,
     attention: attention::AttentionScratch,
 }
 
@@ -79,7 +121,9 @@ impl LinearScratch {
         Self {
             instructions,
             bands: panels::Bands::default(),
-            quantised: eight_bit::QuantisedRows::default(),
+            wide: panels::Bands::default(),
+            between: Vec::new(),
+            unpacked: Vec::new(),
             attention: attention::AttentionScratch::default(),
         }
     }
@@ -169,12 +213,12 @@ impl Linear {
                 for_each_row(parts, |output, row| {
                     panels.write_output(output, row.chunks(2).map(bfloat16::word));
                 });
-                Weight::Bfloat16(panels)
+                Weight::Packed(Packed::Bfloat16(panels))
             }
             Precision::EightBit => {
-                let mut weights = eight_bit::Weights::zeros(outputs, inputs);
+                let mut weights = eight_bit::EightBitPanels::zeros(outputs, inputs);
                 for_each_row(parts, |output, row| weights.write_output(output, row));
-                Weight::EightBit(weights)
+                Weight::Packed(Packed::EightBit(weights))
             }
         };
         Self {
@@ -204,8 +248,8 @@ impl Linear {
     pub fn precision(&self) -> Precision {
         match self.weight {
             Weight::Single(_) => Precision::Single,
-            Weight::Bfloat16(_) => Precision::Bfloat16,
-            Weight::EightBit(_) => Precision::EightBit,
+            Weight::Packed(Packed::Bfloat16(_)) => Precision::Bfloat16,
+            Weight::Packed(Packed::EightBit(_)) => Precision::EightBit,
         }
     }
 
@@ -223,6 +267,62 @@ impl Linear {
     /// If `inputs` and `out` are not the same number of whole rows.
     pub fn apply_with_bias(&self, inputs: &[f32], out: &mut [f32], scratch: &mut LinearScratch) {
         self.multiply(inputs, out, &self.bias, scratch);
+    }
+
+    /// `out = gelu(inputs * weight + bias) * next.weight`, row by row, with `next`'s bias left out. Where both
+    /// layers are multiplied in bf16, GELU is as exact as that can tell, and what lies between is never written in full.
+    ///
+    /// # Panics
+    /// If this layer has no bias, `inputs` and `out` are not the same number of whole rows, or `next` reads another number of inputs.
+    pub(crate) fn apply_gelu_and(
+        &self,
+        next: &Self,
+        inputs: &[f32],
+        out: &mut [f32],
+        scratch: &mut LinearScratch,
+    ) {
+        let rows = inputs.len() / self.inputs;
+        assert_eq!(
+            (inputs.len(), out.len(), self.outputs),
+            (rows * self.inputs, rows * next.outputs, next.inputs),
+            "inputs and outputs are not as many whole rows of both layers"
+        );
+        assert_eq!(
+            self.bias.len(),
+            self.outputs,
+            "the layer before GELU needs a bias"
+        );
+        let (Weight::Packed(first), Weight::Packed(second)) = (&self.weight, &next.weight) else {
+            scratch.between.resize(rows * self.outputs, 0.0);
+            let mut between = std::mem::take(&mut scratch.between);
+            self.apply(inputs, &mut between, scratch);
+            bias_gelu(&mut between, &self.bias);
+            next.apply(&between, out, scratch);
+            scratch.between = between;
+            return;
+        };
+        bfloat16::round_rows(inputs, self.inputs, &mut scratch.bands);
+        let LinearScratch {
+            instructions,
+            bands,
+            wide,
+            unpacked,
+            ..
+        } = scratch;
+        wide.reset(rows, bfloat16::depth(self.outputs));
+        let (length, bias) = (self.outputs, self.bias.as_slice());
+        let sink = sinks::GeluBands {
+            out: wide,
+            length,
+            bias,
+        };
+        first.multiply(*instructions, bands, unpacked, sink);
+        let sink = sinks::Rows {
+            out,
+            length: next.outputs,
+            bias: &[],
+        };
+        second.multiply(*instructions, wide, unpacked, sink);
     }
 
     fn multiply(&self, inputs: &[f32], out: &mut [f32], bias: &[f32], scratch: &mut LinearScratch) {
@@ -251,16 +351,15 @@ impl Linear {
                     Matrix::dense(weight, self.inputs, length),
                 );
             }
-            Weight::Bfloat16(panels) => {
+            Weight::Packed(weights) => {
                 bfloat16::round_rows(inputs, self.inputs, &mut scratch.bands);
-                let sink = sinks::Rows { out, length, bias };
-                let bands = &scratch.bands;
-                bfloat16::compute(scratch.instructions, bfloat16::Product { bands, panels, sink });
-            }
-            Weight::EightBit(weights) => {
-                eight_bit::quantise_rows(inputs, self.inputs, &mut scratch.quantised);
-                let mut sink = sinks::Rows { out, length, bias };
-                eight_bit::multiply(scratch.instructions, &scratch.quantised, weights, &mut sink);
+                let LinearScratch {
+                    instructions,
+                    bands,
+                    unpacked,
+                    ..
+                } = scratch;
+                weights.multiply(*instructions, bands, unpacked, sinks::Rows { out, length, bias });
             }
         }
     }

@@ -16,7 +16,8 @@ fn erf(x: f64) -> f64 {
     x.signum() * std::f64::consts::FRAC_2_SQRT_PI * (-z * z).exp() * sum
 }
 
-fn reference_gelu(x: f64) -> f64 {
+/// The exact GELU in double precision.
+pub(crate) fn reference_gelu(x: f64) -> f64 {
     x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2))
 }
 
@@ -33,6 +34,27 @@ fn gelu_equals_the_exact_one_in_double_precision() {
             (f64::from(*found) - expected).abs() <= allowed,
             "gelu({x}) is {expected}, not {found}"
         );
+    }
+}
+
+#[test]
+fn the_kernels_for_bf16_lose_far_less_than_rounding_to_it() {
+    for step in -12_000..=12_000 {
+        let x = step as f32 / 1000.0;
+        let expected = reference_gelu(f64::from(x));
+        let allowed = 4e-5 * f64::from(x.abs().max(1.0));
+        for found in [gelu_to_bfloat16::<Fused>(x), gelu_to_bfloat16::<Separate>(x)] {
+            let error = (f64::from(found) - expected).abs();
+            assert!(error <= allowed, "gelu({x}) is {expected}, not {found}");
+        }
+        let expected = f64::from(x).exp();
+        for found in [
+            exponential_to_bfloat16::<Fused>(x),
+            exponential_to_bfloat16::<Separate>(x),
+        ] {
+            let error = (f64::from(found) - expected).abs() / expected;
+            assert!(error < 6e-5, "e^{x} is {expected}, not {found}");
+        }
     }
 }
 

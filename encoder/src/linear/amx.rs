@@ -1,7 +1,7 @@
 //! Intel's Advanced Matrix Extensions, whose tiles Rust has no stable intrinsics for.
 //!
-//! A tile is eight to a thread, 16 rows of 64 bytes. `tdpbf16ps` and `tdpbusd` add the product of two of them to
-//! a third: 16 x 16 sums over 32 bf16 or 64 bytes. A thread loads a configuration before it uses tiles and
+//! A tile is eight to a thread, 16 rows of 64 bytes. `tdpbf16ps` adds the product of two of them to a
+//! third: 16 x 16 sums over 32 bf16. A thread loads a configuration before it uses tiles and
 //! releases them after, so that a switch of threads need not save them. See "Intel 64 and IA-32 Architectures
 //! Software Developer's Manual", volume 1, chapter 18, and `Documentation/arch/x86/xstate.rst` of Linux.
 
@@ -12,10 +12,10 @@ use std::{
 
 use super::panels::{Block, LANES as TILE, Line};
 
-/// Whether the processor has AMX for bf16 and 8-bit integers, and Linux lets this process use it.
+/// Whether the processor has AMX for bf16, and Linux lets this process use it.
 pub(crate) fn request() -> bool {
-    const BF16_TILE_INT8: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    if __cpuid_count(0, 0).eax < 7 || __cpuid_count(7, 0).edx & BF16_TILE_INT8 != BF16_TILE_INT8 {
+    const BF16_AND_TILE: u32 = 1 << 22 | 1 << 24;
+    if __cpuid_count(0, 0).eax < 7 || __cpuid_count(7, 0).edx & BF16_AND_TILE != BF16_AND_TILE {
         return false;
     }
     permitted()
@@ -94,110 +94,95 @@ impl Drop for Tiles {
     }
 }
 
-/// Defines a function that multiplies with the tile instruction `$multiply`.
-macro_rules! block_product {
-    ($(#[$doc:meta])* $name:ident, $multiply:literal, $sum:ty) => {
-        $(#[$doc])*
-        ///
-        /// `left` has one or two bands and `right` two panels, all of the same number of lines, which is a multiple
-        /// of 16. The sums are written as 32-bit words; with one band, the lower half of `out` is left alone.
-        ///
-        /// # Panics
-        /// If `left` and `right` are not of such lengths.
-        #[inline(always)]
-        pub(crate) fn $name(_tiles: &Tiles, left: &[Line], right: &[Line], out: &mut Block<$sum>) {
-            let depth = right.len() / 2;
-            let steps = depth / TILE;
-            let tall = left.len() > depth;
-            assert!(
-                steps > 0 && right.len() == 2 * steps * TILE && (left.len() == depth || left.len() == 2 * depth),
-                "bands and panels do not fit"
+/// The product of bf16, summed in single precision.
+///
+/// `left` has one or two bands and `right` two panels, all of the same number of lines, which is a multiple
+/// of 16. With one band, the lower half of `out` is left alone.
+///
+/// # Panics
+/// If `left` and `right` are not of such lengths.
+#[inline(always)]
+pub(crate) fn multiply_bfloat16(_tiles: &Tiles, left: &[Line], right: &[Line], out: &mut Block) {
+    let depth = right.len() / 2;
+    let steps = depth / TILE;
+    let tall = left.len() > depth;
+    assert!(
+        steps > 0 && right.len() == 2 * steps * TILE && (left.len() == depth || left.len() == 2 * depth),
+        "bands and panels do not fit"
+    );
+    let (left, right) = (left.as_ptr(), right.as_ptr());
+    let (second_left, second_right) = (left.wrapping_add(depth), right.wrapping_add(depth));
+    if tall {
+        // SAFETY: the tiles are configured. Each turn reads the 16 lines of a tile at each pointer and moves
+        // it by their 1,024 bytes, `steps` times, which stays in the slices as asserted. What is stored, two
+        // by two tiles in rows of 128 bytes, is the size of a block.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{left} + {line}]",
+                "tileloadd tmm6, [{right} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{second_right} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{second_left} + {line}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "add {left}, 1024",
+                "add {second_left}, 1024",
+                "add {right}, 1024",
+                "add {second_right}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "add {line}, {line}",
+                "tilestored [{out} + {line}], tmm0",
+                "tilestored [{out} + {line} + 64], tmm1",
+                "tilestored [{out} + {line} + 2048], tmm2",
+                "tilestored [{out} + {line} + 2112], tmm3",
+                left = inout(reg) left => _,
+                second_left = inout(reg) second_left => _,
+                right = inout(reg) right => _,
+                second_right = inout(reg) second_right => _,
+                steps = inout(reg) steps => _,
+                line = inout(reg) size_of::<Line>() => _,
+                out = in(reg) &raw mut *out,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
             );
-            let (left, right) = (left.as_ptr(), right.as_ptr());
-            let (second_left, second_right) = (left.wrapping_add(depth), right.wrapping_add(depth));
-            if tall {
-                // SAFETY: the tiles are configured. Each turn reads the 16 lines of a tile at each pointer and moves
-                // it by their 1,024 bytes, `steps` times, which stays in the slices as asserted. What is stored, two
-                // by two tiles in rows of 128 bytes, is the size of a block.
-                unsafe {
-                    asm!(
-                        "tilezero tmm0",
-                        "tilezero tmm1",
-                        "tilezero tmm2",
-                        "tilezero tmm3",
-                        "2:",
-                        "tileloadd tmm4, [{left} + {line}]",
-                        "tileloadd tmm6, [{right} + {line}]",
-                        concat!($multiply, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{second_right} + {line}]",
-                        concat!($multiply, " tmm1, tmm4, tmm7"),
-                        "tileloadd tmm5, [{second_left} + {line}]",
-                        concat!($multiply, " tmm2, tmm5, tmm6"),
-                        concat!($multiply, " tmm3, tmm5, tmm7"),
-                        "add {left}, 1024",
-                        "add {second_left}, 1024",
-                        "add {right}, 1024",
-                        "add {second_right}, 1024",
-                        "dec {steps}",
-                        "jnz 2b",
-                        "add {line}, {line}",
-                        "tilestored [{out} + {line}], tmm0",
-                        "tilestored [{out} + {line} + 64], tmm1",
-                        "tilestored [{out} + {line} + 2048], tmm2",
-                        "tilestored [{out} + {line} + 2112], tmm3",
-                        left = inout(reg) left => _,
-                        second_left = inout(reg) second_left => _,
-                        right = inout(reg) right => _,
-                        second_right = inout(reg) second_right => _,
-                        steps = inout(reg) steps => _,
-                        line = inout(reg) size_of::<Line>() => _,
-                        out = in(reg) &raw mut *out,
-                        out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                        out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                        options(nostack),
-                    );
-                }
-            } else {
-                // SAFETY: as above, for one tile of rows.
-                unsafe {
-                    asm!(
-                        "tilezero tmm0",
-                        "tilezero tmm1",
-                        "2:",
-                        "tileloadd tmm4, [{left} + {line}]",
-                        "tileloadd tmm6, [{right} + {line}]",
-                        concat!($multiply, " tmm0, tmm4, tmm6"),
-                        "tileloadd tmm7, [{second_right} + {line}]",
-                        concat!($multiply, " tmm1, tmm4, tmm7"),
-                        "add {left}, 1024",
-                        "add {right}, 1024",
-                        "add {second_right}, 1024",
-                        "dec {steps}",
-                        "jnz 2b",
-                        "add {line}, {line}",
-                        "tilestored [{out} + {line}], tmm0",
-                        "tilestored [{out} + {line} + 64], tmm1",
-                        left = inout(reg) left => _,
-                        right = inout(reg) right => _,
-                        second_right = inout(reg) second_right => _,
-                        steps = inout(reg) steps => _,
-                        line = inout(reg) size_of::<Line>() => _,
-                        out = in(reg) &raw mut *out,
-                        out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                        options(nostack),
-                    );
-                }
-            }
         }
-    };
-}
-
-block_product! {
-    /// The product of bf16, summed in single precision.
-    multiply_bfloat16, "tdpbf16ps", f32
-}
-
-block_product! {
-    /// The product of unsigned bytes on the left and signed ones on the right, summed in 32-bit integers.
-    multiply_bytes, "tdpbusd", i32
+    } else {
+        // SAFETY: as above, for one tile of rows.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "2:",
+                "tileloadd tmm4, [{left} + {line}]",
+                "tileloadd tmm6, [{right} + {line}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{second_right} + {line}]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "add {left}, 1024",
+                "add {right}, 1024",
+                "add {second_right}, 1024",
+                "dec {steps}",
+                "jnz 2b",
+                "add {line}, {line}",
+                "tilestored [{out} + {line}], tmm0",
+                "tilestored [{out} + {line} + 64], tmm1",
+                left = inout(reg) left => _,
+                right = inout(reg) right => _,
+                second_right = inout(reg) second_right => _,
+                steps = inout(reg) steps => _,
+                line = inout(reg) size_of::<Line>() => _,
+                out = in(reg) &raw mut *out,
+                out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
 }

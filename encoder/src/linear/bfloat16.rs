@@ -2,7 +2,7 @@
 
 use super::{
     Instructions,
-    panels::{BLOCK, Bands, Block, LANES, Line, Panels, Sink, for_each_block},
+    panels::{BLOCK, Bands, Block, LANES, Line, Sink, WeightLines, for_each_block},
 };
 use crate::kernels::{Fused, MultiplyAdd, Separate, per_instruction_set};
 
@@ -123,23 +123,30 @@ fn compute_portably(computation: impl Computation) {
 }
 
 /// A product of all rows with all outputs.
-pub(crate) struct Product<'a, S> {
+pub(crate) struct Product<'a, W, S> {
     /// The rows.
     pub(crate) bands: &'a Bands,
     /// The weights of the outputs.
-    pub(crate) panels: &'a Panels,
+    pub(crate) weights: &'a W,
+    /// Memory for weights that must be unpacked.
+    pub(crate) unpacked: &'a mut Vec<Line>,
     /// Takes the sums.
     pub(crate) sink: S,
 }
 
-impl<S: Sink> Computation for Product<'_, S> {
+impl<W: WeightLines, S: Sink> Computation for Product<'_, W, S> {
     #[inline(always)]
     fn run<A: MultiplyAdd>(mut self, mut multiply: impl FnMut(&[Line], &[Line], &mut Block)) {
         let mut block = Block::default();
-        for_each_block(self.bands, self.panels, |row, output, rows, left, right| {
-            multiply(left, right, &mut block);
-            self.sink.write::<A>(row, output, &block.0[..rows]);
-        });
+        for_each_block::<A>(
+            self.bands,
+            self.weights,
+            self.unpacked,
+            |row, output, rows, left, right| {
+                multiply(left, right, &mut block);
+                self.sink.write::<A>(row, output, &block.0[..rows]);
+            },
+        );
     }
 }
 

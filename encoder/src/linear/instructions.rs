@@ -1,4 +1,4 @@
-//! Which of the processor's instructions the products of bf16 and of 8-bit integers use.
+//! Which of the processor's instructions the products in bf16 use.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 pub enum Instructions {
     /// Intel's AMX: tiles of 16 rows of 64 bytes. Needs Linux, for the kernel must be asked for them.
     Amx,
-    /// AVX-512 with its dot products of bf16 (`avx512bf16`) and of 8-bit integers (`avx512vnni`).
+    /// AVX-512 with its dot products of bf16 (`avx512bf16`).
     Avx512,
     /// Plain Rust, for whatever the compiler makes of it.
     Portable,
@@ -48,5 +48,4 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512vnni")
 }

@@ -1,6 +1,6 @@
-//! How the factors of a packed product lie in memory, the same for every precision and every kernel.
+//! How the factors of a packed product lie in memory, the same for every kernel.
 //!
-//! A **word** is 32 bits: one `f32`, two bf16 or four 8-bit values that follow each other along the inputs. A
+//! A **word** is 32 bits: two bf16 that follow each other along the inputs. A
 //! **line** is sixteen words, 64 bytes, so a cache line, an AVX-512 register and a row of an AMX tile alike.
 //!
 //! - Of weights, a line has one word of each of sixteen outputs, and a **panel** has the lines of sixteen outputs
@@ -13,6 +13,8 @@
 //!
 //! Invariant: panels and bands are whole, and panels come in pairs. What they have beyond the inputs is zero, which
 //! adds nothing to a product; what bands have beyond the rows is whatever was there, and no kernel gives it on.
+
+use std::ops::Range;
 
 use crate::kernels::MultiplyAdd;
 
@@ -33,11 +35,11 @@ pub(crate) struct Line(pub(crate) [u32; LANES]);
 /// Sums of a product, of 32 rows and as many outputs.
 #[derive(Debug, Clone)]
 #[repr(C, align(64))]
-pub(crate) struct Block<T = f32>(pub(crate) [[T; BLOCK]; BLOCK]);
+pub(crate) struct Block(pub(crate) [[f32; BLOCK]; BLOCK]);
 
-impl<T: Copy + Default> Default for Block<T> {
+impl Default for Block {
     fn default() -> Self {
-        Self([[T::default(); BLOCK]; BLOCK])
+        Self([[0.0; BLOCK]; BLOCK])
     }
 }
 
@@ -110,6 +112,12 @@ impl Bands {
         &self.lines[..self.rows.div_ceil(LANES) * self.depth]
     }
 
+    /// The line of `row` that has the words from `16 * step` on.
+    #[inline(always)]
+    pub(crate) fn line_mut(&mut self, row: usize, step: usize) -> &mut Line {
+        &mut self.lines[row / LANES * self.depth + step * LANES + row % LANES]
+    }
+
     /// The lines of a row, in order.
     #[inline(always)]
     pub(crate) fn row_mut(&mut self, row: usize) -> impl Iterator<Item = &mut Line> {
@@ -125,29 +133,55 @@ pub(crate) trait Sink {
     fn write<A: MultiplyAdd>(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]);
 }
 
+/// Weights that can be read as lines of bf16.
+pub(crate) trait WeightLines {
+    /// Lines of a panel.
+    fn depth(&self) -> usize;
+
+    /// Pairs of panels.
+    fn pairs(&self) -> usize;
+
+    /// The lines of these pairs; `unpacked` is memory for those that are not there as such.
+    fn lines<'a, A: MultiplyAdd>(&'a self, pairs: Range<usize>, unpacked: &'a mut Vec<Line>) -> &'a [Line];
+}
+
+impl WeightLines for Panels {
+    fn depth(&self) -> usize {
+        self.depth
+    }
+
+    fn pairs(&self) -> usize {
+        self.lines.len() / (2 * self.depth)
+    }
+
+    #[inline(always)]
+    fn lines<'a, A: MultiplyAdd>(&'a self, pairs: Range<usize>, _unpacked: &'a mut Vec<Line>) -> &'a [Line] {
+        &self.lines[pairs.start * 2 * self.depth..pairs.end * 2 * self.depth]
+    }
+}
+
 /// Calls `each` with the first row, the first output, the number of rows, one or two bands of the rows and a pair of
 /// panels of the outputs, until all rows were multiplied with all outputs.
 #[inline(always)]
-pub(crate) fn for_each_block(
+pub(crate) fn for_each_block<A: MultiplyAdd>(
     bands: &Bands,
-    panels: &Panels,
+    weights: &impl WeightLines,
+    unpacked: &mut Vec<Line>,
     mut each: impl FnMut(usize, usize, usize, &[Line], &[Line]),
 ) {
-    let depth = panels.depth;
+    let depth = weights.depth();
     assert_eq!(
         bands.depth, depth,
         "rows of another length than the layer's inputs"
     );
-    if depth == 0 {
-        return;
-    }
-    let lines = bands.lines();
     let group = (CACHED_BYTES / (2 * depth * size_of::<Line>())).max(1);
-    for (group_index, group_panels) in panels.lines.chunks(group * 2 * depth).enumerate() {
-        for (left_index, left) in lines.chunks(2 * depth).enumerate() {
+    for first_pair in (0..weights.pairs()).step_by(group) {
+        let pairs = first_pair..weights.pairs().min(first_pair + group);
+        let lines = weights.lines::<A>(pairs, unpacked);
+        for (left_index, left) in bands.lines().chunks(2 * depth).enumerate() {
             let first_row = left_index * BLOCK;
-            for (right_index, right) in group_panels.chunks_exact(2 * depth).enumerate() {
-                let first_output = (group_index * group + right_index) * BLOCK;
+            for (right_index, right) in lines.chunks_exact(2 * depth).enumerate() {
+                let first_output = (first_pair + right_index) * BLOCK;
                 each(
                     first_row,
                     first_output,

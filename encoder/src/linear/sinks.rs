@@ -1,7 +1,10 @@
 //! What becomes of a product's sums, block by block, while they are in the cache.
 
-use super::panels::{BLOCK, Sink};
-use crate::kernels::MultiplyAdd;
+use super::{
+    bfloat16,
+    panels::{BLOCK, Bands, Sink},
+};
+use crate::kernels::{MultiplyAdd, gelu_to_bfloat16};
 
 /// Stores the sums as rows of floats.
 pub(crate) struct Rows<'a> {
@@ -37,6 +40,34 @@ impl Sink for Rows<'_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Adds the bias, applies GELU and rounds to bf16, for the layer that comes next.
+pub(crate) struct GeluBands<'a> {
+    /// Room for as many rows as are multiplied.
+    pub(crate) out: &'a mut Bands,
+    /// Outputs of the layer.
+    pub(crate) length: usize,
+    /// Empty, or one float for each output.
+    pub(crate) bias: &'a [f32],
+}
+
+impl Sink for GeluBands<'_> {
+    #[inline(always)]
+    fn write<A: MultiplyAdd>(&mut self, first_row: usize, first_output: usize, block: &[[f32; BLOCK]]) {
+        // Beyond the outputs there are, sums are zero, and so is their GELU.
+        let mut bias = [0.0; BLOCK];
+        let end = self.length.min(first_output + BLOCK);
+        let given = self.bias.get(first_output..end).unwrap_or_default();
+        bias[..given.len()].copy_from_slice(given);
+        for (row, sums) in block.iter().enumerate() {
+            let mut values = [0.0; BLOCK];
+            for ((value, sum), bias) in values.iter_mut().zip(sums).zip(&bias) {
+                *value = gelu_to_bfloat16::<A>(sum + bias);
+            }
+            *self.out.line_mut(first_row + row, first_output / BLOCK) = bfloat16::line(&values);
         }
     }
 }

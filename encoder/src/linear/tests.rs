@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::kernels::tests::reference_gelu;
 
 /// Values between -1 and 1 that look random.
 fn floats(count: usize, seed: usize) -> Vec<f32> {
@@ -101,6 +102,54 @@ proptest! {
                             .sum::<f64>();
                         let found = out[(token * heads + head) * width + column];
                         prop_assert!((f64::from(found) - mean).abs() < 0.02, "{} is not {}", found, mean);
+                    }
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn two_layers_with_gelu_between_them_equal_double_precision(
+        rows in 0usize..40,
+        inputs in 1usize..40,
+        wide in 1usize..70,
+        outputs in 1usize..40,
+    ) {
+        let (values, first, second, bias) =
+            (floats(rows * inputs, 1), floats(wide * inputs, 2), floats(outputs * wide, 3), floats(wide, 4));
+        for (precision, allowed) in
+            [(Precision::Single, 1e-6), (Precision::Bfloat16, 0.01), (Precision::EightBit, 0.02)]
+        {
+            let expansion = Linear::new(&[StoredRows::floats(&first, wide, inputs)], Some(bias.clone()), precision);
+            let contraction = Linear::new(&[StoredRows::floats(&second, outputs, wide)], None, precision);
+            for instructions in Instructions::available() {
+                let mut out = vec![f32::NAN; rows * outputs];
+                let mut scratch = LinearScratch::with_instructions(*instructions).unwrap();
+                expansion.apply_gelu_and(&contraction, &values, &mut out, &mut scratch);
+                for row in 0..rows {
+                    let between: Vec<f64> = (0..wide)
+                        .map(|column| {
+                            let row = &values[row * inputs..][..inputs];
+                            let products = row.iter().zip(&first[column * inputs..]);
+                            let sum: f64 = products.map(|(value, weight)| f64::from(*value) * f64::from(*weight)).sum();
+                            reference_gelu(sum + f64::from(bias[column]))
+                        })
+                        .collect();
+                    for output in 0..outputs {
+                        let products = between.iter().zip(&second[output * wide..]);
+                        let (mut sum, mut magnitude) = (0.0, 0.0);
+                        for (value, weight) in products {
+                            sum += value * f64::from(*weight);
+                            magnitude += (value * f64::from(*weight)).abs();
+                        }
+                        let found = f64::from(out[row * outputs + output]);
+                        let error = (found - sum).abs();
+                        prop_assert!(
+                            error <= allowed * (magnitude + 1.0),
+                            "({}, {}) is {}, not {}, with {:?} on {:?}", row, output, found, sum, precision, instructions
+                        );
                     }
                 }
             }
