@@ -145,7 +145,7 @@ pub(crate) fn gelu_to_bfloat16<A: MultiplyAdd>(x: f32) -> f32 {
     let inner = if x < -4.0 { -4.0 } else { x };
     let inner = if inner > 4.0 { 4.0 } else { inner };
     let square = inner * inner;
-    let mut series = 6.738_878_9e-11;
+    let mut series = 6.738_879e-11;
     for coefficient in COEFFICIENTS {
         series = A::multiply_add(series, square, coefficient);
     }

@@ -35,17 +35,33 @@ pub(crate) fn word(values: &[f32]) -> u32 {
 /// Up to 32 values as a line.
 #[inline(always)]
 pub(crate) fn line(values: &[f32]) -> Line {
+    if let Some(values) = values.as_array::<STEP>() {
+        return whole_line(values);
+    }
+    let mut padded = [0.0; STEP];
+    for (slot, value) in padded.iter_mut().zip(values) {
+        *slot = *value;
+    }
+    whole_line(&padded)
+}
+
+/// Two loops that compilers turn into vectors, where one over pairs is left scalar.
+#[inline(always)]
+fn whole_line(values: &[f32; STEP]) -> Line {
+    let mut rounded = [0; STEP];
+    for (slot, value) in rounded.iter_mut().zip(values) {
+        *slot = round(*value);
+    }
     let mut line = Line::default();
-    match values.as_array::<STEP>() {
-        Some(values) => {
-            for (word, [low, high]) in line.0.iter_mut().zip(values.as_chunks().0) {
-                *word = round(*low) | round(*high) << 16;
-            }
+    if cfg!(target_endian = "little") {
+        // SAFETY: both are 128 bytes of integers, which any bits are.
+        let pairs: [u64; LANES] = unsafe { std::mem::transmute(rounded) };
+        for (word, pair) in line.0.iter_mut().zip(pairs) {
+            *word = (pair | pair >> 16) as u32;
         }
-        None => {
-            for (slot, values) in line.0.iter_mut().zip(values.chunks(2)) {
-                *slot = word(values);
-            }
+    } else {
+        for (word, [low, high]) in line.0.iter_mut().zip(rounded.as_chunks().0) {
+            *word = low | high << 16;
         }
     }
     line
@@ -57,7 +73,7 @@ per_instruction_set! {
 }
 
 #[inline(always)]
-fn round_rows_body<A>(inputs: &[f32], length: usize, bands: &mut Bands) {
+fn round_rows_body<A: MultiplyAdd>(inputs: &[f32], length: usize, bands: &mut Bands) {
     bands.reset(inputs.len() / length, depth(length));
     for (index, row) in inputs.chunks_exact(length).enumerate() {
         for (slot, values) in bands.row_mut(index).zip(row.chunks(STEP)) {
@@ -109,7 +125,7 @@ fn compute_portably(computation: impl Computation) {
     {
         #[target_feature(enable = "avx2,fma")]
         fn avx2(computation: impl Computation) {
-            computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+            computation.run::<Fused>(multiply_block::<Fused>);
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             // SAFETY: the processor was just found to have AVX2 and FMA.
@@ -117,9 +133,9 @@ fn compute_portably(computation: impl Computation) {
         }
     }
     #[cfg(target_arch = "aarch64")]
-    computation.run::<Fused>(|left, right, out| multiply_block::<Fused>(left, right, out));
+    computation.run::<Fused>(multiply_block::<Fused>);
     #[cfg(not(target_arch = "aarch64"))]
-    computation.run::<Separate>(|left, right, out| multiply_block::<Separate>(left, right, out));
+    computation.run::<Separate>(multiply_block::<Separate>);
 }
 
 /// A product of all rows with all outputs.
