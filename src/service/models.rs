@@ -39,6 +39,8 @@ pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     let local = embedding.models.iter().map(String::as_str);
     let local = local.filter(|model| embedding.provider(model).is_none());
     let mut embedders = Embedders::load_local(local, &model_directories(config), options)?;
+    // It needs nothing, so it is always there.
+    embedders.insert_sparse(Arc::new(Bm25));
     for provider in &embedding.providers {
         // Of one model alone, as for a search, the others are left out.
         if provider.sparse || embedding.models.contains(&provider.model) {

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread};
 
-use chroma_sync_encoder::{Instructions, Precision};
+use chroma_sync_encoder::Precision;
 
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
 /// of code.
@@ -34,13 +34,13 @@ impl Default for LocalOptions {
 /// What weights are held in, and what products are computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrecisionChoice {
-    /// bf16 where the processor has instructions for it, else 32-bit floats.
+    /// What is fastest on this processor without harm: [`Precision::automatic`].
     Auto,
     /// 32-bit floats.
     Single,
     /// 16-bit floats with the range of 32-bit ones.
     Bfloat16,
-    /// 8-bit integers with scales.
+    /// Weights in 8-bit integers with scales, products in bf16.
     EightBit,
 }
 
@@ -48,10 +48,7 @@ impl PrecisionChoice {
     /// What this processor uses.
     pub fn resolve(self) -> Precision {
         match self {
-            Self::Auto => match Instructions::fastest() {
-                Instructions::Amx | Instructions::Avx512 => Precision::Bfloat16,
-                Instructions::Portable => Precision::Single,
-            },
+            Self::Auto => Precision::automatic(),
             Self::Single => Precision::Single,
             Self::Bfloat16 => Precision::Bfloat16,
             Self::EightBit => Precision::EightBit,

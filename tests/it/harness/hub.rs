@@ -13,10 +13,14 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use http::{Method, StatusCode};
+use http::Method;
 use ring::digest;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 
 /// The model, its commit, and the token that opens it where it needs one.
 pub const MODEL: &str = "owner/model";
@@ -119,8 +123,14 @@ impl StandInHub {
             requests: Mutex::default(),
         });
         let (hub, address) = serve(Router::new().fallback(hub).with_state(Arc::clone(&shared))).await;
-        let (cdn, cdn_address) = serve(Router::new().fallback(cdn).with_state(Arc::clone(&shared))).await;
-        *shared.cdn.lock().unwrap() = Some(cdn_address);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        *shared.cdn.lock().unwrap() = Some(listener.local_addr().unwrap());
+        let files = Arc::clone(&shared);
+        let cdn = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(cdn(Arc::clone(&files), connection));
+            }
+        });
         Self {
             address,
             shared,
@@ -235,28 +245,49 @@ async fn hub(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         .unwrap()
 }
 
-async fn cdn(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    shared.remember(&request);
-    if !header(&request, "authorization").is_empty() {
-        // The token is for the hub alone.
-        return status(400);
+/// Takes one request of a connection, answers it and closes: so an answer can be cut at a byte.
+async fn cdn(shared: Arc<Shared>, mut connection: TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match connection.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
     }
-    let path = request.uri().path().trim_start_matches('/');
-    let Some(file) = shared.file(path) else {
-        return status(404);
+    let head = String::from_utf8(head).unwrap();
+    let (line, headers) = head.split_once("\r\n").unwrap();
+    let value = |name: &str| {
+        let of = |line: &str| {
+            line.to_ascii_lowercase()
+                .strip_prefix(name)
+                .map(|value| value.trim().to_owned())
+        };
+        headers.lines().find_map(of).unwrap_or_default()
     };
-    if request.method() == Method::HEAD {
-        // Addresses on the real one are signed for GET alone.
-        return status(403);
-    }
-    let fault = shared.faults.lock().unwrap().pop_front();
-    let mut content = file.content.to_vec();
-    match fault {
-        Some(Fault::Status(code)) => return status(code),
-        Some(Fault::OtherBytes) => content[0] ^= 1,
-        Some(Fault::CutAfter(_)) | None => {}
-    }
-    let range = header(&request, "range");
+    let mut words = line.split(' ');
+    let (method, target) = (words.next().unwrap(), words.next().unwrap());
+    let path = target.split('?').next().unwrap();
+    let range = value("range:");
+    let request = format!("{method} {path} {range}");
+    shared.requests.lock().unwrap().push(request.trim().to_owned());
+    // The token is for the hub alone, and addresses on the real one are signed for GET alone.
+    let refused = if !value("authorization:").is_empty() {
+        Some(400)
+    } else if method != "GET" {
+        Some(403)
+    } else {
+        None
+    };
+    let fault = match refused {
+        Some(status) => Some(Fault::Status(status)),
+        None => shared.faults.lock().unwrap().pop_front(),
+    };
+    let mut content = shared
+        .file(path.trim_start_matches('/'))
+        .unwrap()
+        .content
+        .to_vec();
+    let total = content.len();
     let from: usize = match range
         .strip_prefix("bytes=")
         .and_then(|range| range.strip_suffix('-'))
@@ -264,22 +295,32 @@ async fn cdn(State(shared): State<Arc<Shared>>, request: Request) -> Response {
         Some(from) => from.parse().unwrap(),
         None => 0,
     };
-    let answer = match from {
-        0 => Response::builder().status(StatusCode::OK),
-        from => Response::builder().status(StatusCode::PARTIAL_CONTENT).header(
-            "content-range",
-            format!("bytes {from}-{}/{}", content.len() - 1, content.len()),
+    let mut body = content.split_off(from);
+    let status = match from {
+        0 => "200 OK".to_owned(),
+        from => format!(
+            "206 Partial Content\r\ncontent-range: bytes {from}-{}/{total}",
+            total - 1
         ),
     };
-    let body = Bytes::from(content.split_off(from));
-    let answer = answer.header("content-length", body.len());
-    match fault {
-        Some(Fault::CutAfter(bytes)) => {
-            let parts = [Ok(body.slice(..bytes)), Err(std::io::Error::other("cut"))];
-            answer
-                .body(Body::from_stream(futures::stream::iter(parts)))
-                .unwrap()
+    let length = body.len();
+    let status = match fault {
+        Some(Fault::Status(code)) => {
+            body.clear();
+            format!("{code} Refused\r\ncontent-length: 0")
         }
-        _ => answer.body(body.into()).unwrap(),
-    }
+        Some(Fault::OtherBytes) => {
+            body[0] ^= 1;
+            format!("{status}\r\ncontent-length: {length}")
+        }
+        Some(Fault::CutAfter(bytes)) => {
+            body.truncate(bytes);
+            format!("{status}\r\ncontent-length: {length}")
+        }
+        None => format!("{status}\r\ncontent-length: {length}"),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.ok();
+    connection.write_all(&body).await.ok();
+    connection.shutdown().await.ok();
 }
