@@ -94,7 +94,8 @@ async fn answer(
     let path = uri.path().to_owned();
     let mut sent = body.to_vec();
     let mut schema = None;
-    if method == Method::POST && (path.ends_with("/collections") || path.ends_with("/upsert")) {
+    let kept = ["/collections", "/upsert", "/search"];
+    if method == Method::POST && kept.iter().any(|segment| path.ends_with(segment)) {
         let mut body: Value = serde_json::from_slice(&body).unwrap();
         let seen = Seen {
             path: path.clone(),
