@@ -1,7 +1,7 @@
 //! Search by a dense and a sparse vector at once, where the server has it: Chroma's Search API.
 //!
-//! A single-node server answers 501 ([`IndexError::Unsupported`]); whoever asks then searches by the dense vector
-//! alone. Source of the form: what the Python client 1.5.9 sends for `Rrf` of two `Knn`s.
+//! A single-node server does not have it ([`IndexError::Unsupported`]); whoever asks then searches by the dense
+//! vector alone. Source of the form: what the Python client 1.5.9 sends for `Rrf` of two `Knn`s.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use super::{
     batch::{check_sparse, check_vector, sparse_value, to_json},
     client::ChromaClient,
     error::IndexError,
+    sparse::is_about_sparse,
     transport::Call,
     types::{Collection, Metadata, SparseEntry},
     wire::column,
@@ -38,7 +39,8 @@ impl ChromaClient {
     /// `n_results`: reciprocal rank fusion of both orders. `filter` is a Chroma `where`.
     ///
     /// # Errors
-    /// [`IndexError::Unsupported`] on a single-node server; [`IndexError::InvalidRecord`],
+    /// [`IndexError::Unsupported`] on a single-node server, and for a collection without an index for `sparse`,
+    /// which is looked at first and refused with 400; [`IndexError::InvalidRecord`],
     /// [`IndexError::CollectionNotFound`]; [`IndexError::Rejected`] for a filter that Chroma does not read.
     pub async fn hybrid_search(
         &self,
@@ -74,12 +76,14 @@ impl ChromaClient {
         });
         let body = to_json(&json!({"searches": [search], "read_level": "index_and_wal"}))?;
         let call = Call::post("search", self.collection_url(collection, &["search"]), body);
-        let answer: SearchBody = self
-            .transport
-            .call(call)
-            .await
-            .map_err(|error| error.about(collection))?;
-        answer.into_hits()
+        let answer = self.transport.call::<SearchBody>(call).await;
+        let answer = answer.map_err(|error| match error.about(collection) {
+            IndexError::Rejected { message, .. } if is_about_sparse(&message) => {
+                IndexError::Unsupported { message }
+            }
+            other => other,
+        });
+        answer?.into_hits()
     }
 }
 
