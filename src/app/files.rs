@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::{runtime::Handle, time::Instant};
 use uuid::Uuid;
 
-use super::{App, Auth};
+use super::{App, Auth, refused_for};
 use crate::{
     domain::{
         chunking::{Chunking, ChunkingRequest},
@@ -171,17 +171,21 @@ impl App {
 
     /// The documented models of uploads, as far as this server has them: the default one, and Splade beside it
     /// where the Chroma server takes sparse vectors.
-    async fn upload_embedding(&self, model: &ModelDescription) -> Embedding {
+    async fn upload_embedding(&self, auth: &Auth, model: &ModelDescription) -> Result<Embedding> {
         let mut embedding = Embedding::of_model(model);
-        // A Chroma server that does not say is one that was not asked for sparse vectors.
-        if self.0.catalog.serves_sparse(SPLADE) && self.0.chroma.takes_sparse_vectors().await.unwrap_or(false)
-        {
+        if !self.0.catalog.serves_sparse(SPLADE) {
+            return Ok(embedding);
+        }
+        let chroma = self.chroma_of(auth)?;
+        let taken = chroma.takes_sparse_vectors(auth.tenant()).await;
+        // Nobody asked for them, so a server that only might take them gets none.
+        if taken.map_err(|error| refused_for(auth, error))? && chroma.is_known_to_take_sparse_vectors() {
             embedding.sparse = Some(SparseSettings {
                 model: SPLADE.to_owned(),
                 key: DEFAULT_SPARSE_KEY.to_owned(),
             });
         }
-        embedding
+        Ok(embedding)
     }
 
     /// The source of a database's uploads, made where there is none.
@@ -205,7 +209,7 @@ impl App {
         let new = NewSource {
             database: database.clone(),
             settings: SourceSettings::FileUpload,
-            embedding: self.upload_embedding(model).await,
+            embedding: self.upload_embedding(auth, model).await?,
             chunking: Chunking::resolve(ChunkingRequest::default(), model.max_tokens)?,
             webhook: None,
         };

@@ -109,7 +109,7 @@ impl App {
         if embedding.sparse.is_none() {
             return Ok(());
         }
-        let taken = self.chroma_of(auth)?.takes_sparse_vectors().await;
+        let taken = self.chroma_of(auth)?.takes_sparse_vectors(auth.tenant()).await;
         if taken.map_err(|error| refused_for(auth, error))? {
             return Ok(());
         }

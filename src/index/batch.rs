@@ -5,6 +5,7 @@ use std::io;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value;
 
 use super::{
     error::IndexError,
@@ -200,7 +201,7 @@ pub(super) fn check_vector(vector: &[f32]) -> Result<(), String> {
 }
 
 /// Says what is wrong with a sparse vector that Chroma would refuse with all others of its request.
-fn check_sparse(vector: &SparseVector) -> Result<(), String> {
+pub(super) fn check_sparse(vector: &SparseVector) -> Result<(), String> {
     let SparseVector { indices, values } = vector;
     if indices.len() != values.len() {
         let (indices, values) = (indices.len(), values.len());
@@ -217,14 +218,21 @@ fn check_sparse(vector: &SparseVector) -> Result<(), String> {
     }
 }
 
+/// A sparse vector as JSON.
+pub(super) fn sparse_value(vector: &SparseVector) -> Result<Value, IndexError> {
+    serde_json::to_value(SparseBody::new(vector)).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> IndexError {
+    IndexError::InvalidRecord {
+        what: "a request".to_owned(),
+        problem: error.to_string(),
+    }
+}
+
 /// Writes a request's body.
 pub(super) fn to_json(body: &impl Serialize) -> Result<Bytes, IndexError> {
-    serde_json::to_vec(body)
-        .map(Bytes::from)
-        .map_err(|error| IndexError::InvalidRecord {
-            what: "a request".to_owned(),
-            problem: error.to_string(),
-        })
+    serde_json::to_vec(body).map(Bytes::from).map_err(unwritable)
 }
 
 #[cfg(test)]
@@ -232,7 +240,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use proptest::prelude::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

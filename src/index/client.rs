@@ -13,6 +13,7 @@ use url::Url;
 use super::{
     batch::to_json,
     error::IndexError,
+    function::EmbeddingFunction,
     schema::{known, schema},
     sparse::is_about_sparse,
     transport::{Call, ChromaOptions, Transport},
@@ -396,8 +397,11 @@ fn check_compatible(collection: &Collection, settings: &CollectionSettings) -> R
     {
         return Err(IndexError::EmbeddingFunctionMismatch {
             collection: collection.name.clone(),
-            found: found.name.clone(),
-            wanted: wanted.map_or_else(|| "none".to_owned(), |wanted| wanted.name.clone()),
+            found: found.describe(),
+            wanted: wanted.map_or_else(
+                || "none that clients know".to_owned(),
+                EmbeddingFunction::describe,
+            ),
         });
     }
     collection.check_sparse(settings.sparse.as_ref())

@@ -75,15 +75,15 @@ pub enum IndexError {
     },
     /// The collection says that its vectors come from another model.
     #[error(
-        "collection {collection} was made for the embedding function {found:?}, but the source's model is \
-         queried with {wanted:?}; take another collection"
+        "collection {collection} was made for the embedding function {found}, but the source's model has \
+         {wanted}; take another collection"
     )]
     EmbeddingFunctionMismatch {
         /// Its name.
         collection: CollectionName,
-        /// What the collection names.
+        /// What the collection names, in words.
         found: String,
-        /// What the source's model needs.
+        /// What the source's model has, in words.
         wanted: String,
     },
     /// The collection has no index for the source's sparse vectors.

@@ -85,6 +85,19 @@ impl EmbeddingFunction {
         }
     }
 
+    /// Its name, and what else tells it from others of that name.
+    pub(super) fn describe(&self) -> String {
+        let argument = |key: &str| self.config.get(key).and_then(Value::as_str);
+        let mut words = format!("{:?}", self.name);
+        if let Some(model) = argument("model").or_else(|| argument("model_name")) {
+            words.push_str(&format!(" of model {model:?}"));
+        }
+        if let Some(prompt) = self.document_prompt() {
+            words.push_str(&format!(" with the document prompt {prompt:?}"));
+        }
+        words
+    }
+
     /// What the function of a model that takes instructions tells it with documents.
     fn document_prompt(&self) -> Option<&str> {
         let task = self.config.get("task")?.as_str()?;
@@ -210,6 +223,10 @@ mod tests {
         let plain = told("a", "", "q");
         assert!(plain.is_compatible_with(&told("b", "", "other")));
         assert!(!plain.is_compatible_with(&told("a", "d", "q")));
+        assert_eq!(
+            told("a", "d", "q").describe(),
+            "\"chroma-cloud-qwen\" of model \"Qwen/Qwen3-Embedding-0.6B\" with the document prompt \"d\""
+        );
         // What a stock client stores that was told no task.
         let untold = EmbeddingFunction::new("chroma-cloud-qwen", json!({"model": QWEN3, "task": null}));
         assert!(plain.is_compatible_with(&untold));

@@ -11,7 +11,7 @@
 //! keys ([`RecordMetadata`]); sparse vectors in the metadata, with an index for them where the server takes
 //! any ([`SparseIndex`], [`ChromaClient::takes_sparse_vectors`]).
 //!
-//! Absent on purpose: embedding, search with more than a vector and a filter, and forking, which a
+//! Absent on purpose: embedding, search with more than vectors and a filter, and forking, which a
 //! single-node server does not have.
 
 mod batch;
@@ -22,6 +22,7 @@ mod metadata;
 mod persisted_model;
 mod records;
 mod schema;
+mod search;
 mod sparse;
 mod transport;
 mod types;
@@ -35,6 +36,7 @@ pub use metadata::{
     RecordMetadata, START_COL, START_LINE, VERSION_KEY, VERSION_KEY_SHA256, is_reserved_key,
 };
 pub use persisted_model::PersistedModel;
+pub use search::RankedHit;
 pub use sparse::SparseVectors;
 pub use transport::ChromaOptions;
 pub use types::{

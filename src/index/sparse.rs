@@ -26,9 +26,10 @@ pub enum SparseVectors {
 impl ChromaClient {
     /// Whether the server takes sparse vectors; [`ChromaOptions::sparse_vectors`] decides where it is not `Auto`.
     ///
-    /// A server says so nowhere. So it is asked to create a collection with a sparse index in a database that
-    /// does not exist: a single-node server (1.5) refuses the index before it looks for the database. Nothing is
-    /// created either way. A yes is kept; a no is asked again, since the server may be another one by then.
+    /// A server says so nowhere. So it is asked to create a collection with a sparse index in a database of
+    /// `tenant` that does not exist: a single-node server (1.5) refuses the index before it looks for the
+    /// database. Nothing is created either way. A yes is kept; a no is asked again, since the server may be
+    /// another one by then.
     ///
     /// A server that refuses the database before it looks at the index, as one may that checks tokens, is taken to
     /// take them: then the first invocation fails and says why.
@@ -37,7 +38,7 @@ impl ChromaClient {
     ///
     /// # Errors
     /// [`IndexError::Unavailable`] and the like, when the server does not answer.
-    pub async fn takes_sparse_vectors(&self) -> Result<bool, IndexError> {
+    pub async fn takes_sparse_vectors(&self, tenant: &TenantName) -> Result<bool, IndexError> {
         match self.transport.sparse_vectors() {
             SparseVectors::On => return Ok(true),
             SparseVectors::Off => return Ok(false),
@@ -47,7 +48,6 @@ impl ChromaClient {
             return Ok(true);
         }
         let nowhere = format!("chroma-sync-probe-{}", Uuid::now_v7().simple());
-        let tenant = TenantName::default_tenant();
         let url =
             self.transport
                 .endpoint(&["tenants", tenant.as_str(), "databases", &nowhere, "collections"]);
@@ -65,11 +65,21 @@ impl ChromaClient {
         {
             Err(IndexError::Unsupported { .. }) => false,
             Err(IndexError::Rejected { message, .. }) => !is_about_sparse(&message),
-            Ok(()) | Err(IndexError::Unauthorized { .. }) => true,
+            Ok(()) => true,
+            Err(IndexError::Unauthorized { .. }) => return Ok(true),
             Err(error) => return Err(error),
         };
         self.sparse_taken.store(taken, Ordering::Relaxed);
         Ok(taken)
+    }
+
+    /// Whether the server was found to take sparse vectors, or is said to.
+    pub fn is_known_to_take_sparse_vectors(&self) -> bool {
+        match self.transport.sparse_vectors() {
+            SparseVectors::On => true,
+            SparseVectors::Off => false,
+            SparseVectors::Auto => self.sparse_taken.load(Ordering::Relaxed),
+        }
     }
 }
 

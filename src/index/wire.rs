@@ -192,7 +192,7 @@ impl QueryBody {
 }
 
 /// A column of `count` values; an absent one is all `None`.
-fn column<T>(values: Option<Vec<Option<T>>>, count: usize) -> Result<Vec<Option<T>>, IndexError> {
+pub(super) fn column<T>(values: Option<Vec<Option<T>>>, count: usize) -> Result<Vec<Option<T>>, IndexError> {
     match values {
         None => Ok(std::iter::repeat_with(|| None).take(count).collect()),
         Some(values) if values.len() == count => Ok(values),

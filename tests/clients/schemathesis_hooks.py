@@ -35,7 +35,7 @@ schemathesis.openapi.format(
 )
 
 
-# Limits are of bytes, and a schema counts characters.
+# Limits are of bytes, and a schema counts characters. No reserved key begins with a or b.
 schemathesis.openapi.format("task-name", strategies.from_regex(r"[a-z]{1,20}(_[a-z]{1,20}){0,3}", fullmatch=True))
 schemathesis.openapi.format("prompt", strategies.from_regex(r"([A-Za-z]{1,12} ){0,20}", fullmatch=True))
 schemathesis.openapi.format("metadata-key", strategies.from_regex(r"[a-b][a-z0-9_.]{0,40}", fullmatch=True))

@@ -1,6 +1,7 @@
 //! The Chroma client against a real server.
 
 mod faults;
+mod functions;
 
 use chroma_sync::{
     domain::{

@@ -4,7 +4,7 @@
 //! vectors these are, index by index. How rare a word is among all documents is not in the vectors: Chroma weighs
 //! a query by it, with the collection's index at hand.
 //!
-//! A character is what Unicode 16 or later says it is; the Python implementation follows the interpreter, so a
+//! A character is what Unicode 18 says it is; the Python implementation follows the interpreter, so a
 //! letter that was added to Unicode after it makes no word there.
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -93,8 +93,9 @@ async fn answer(
 ) -> Response {
     let path = uri.path().to_owned();
     let mut sent = body.to_vec();
-    let mut schema = None;
-    if method == Method::POST && (path.ends_with("/collections") || path.ends_with("/upsert")) {
+    let (mut schema, mut exists) = (None, false);
+    let kept = ["/collections", "/upsert", "/search"];
+    if method == Method::POST && kept.iter().any(|segment| path.ends_with(segment)) {
         let mut body: Value = serde_json::from_slice(&body).unwrap();
         let seen = Seen {
             path: path.clone(),
@@ -102,6 +103,14 @@ async fn answer(
         };
         shared.seen.lock().unwrap().push(seen);
         schema = body.as_object_mut().unwrap().remove("schema");
+        if let Some(name) = body["name"].as_str().filter(|_| schema.is_some()) {
+            // A collection that exists keeps what it has.
+            let found = shared
+                .client
+                .get(format!("{}{path}/{name}", shared.server))
+                .send();
+            exists = found.await.unwrap().status().is_success();
+        }
         if let Some(schema) = &schema {
             let dense = &schema["keys"]["#embedding"]["float_list"]["vector_index"]["config"];
             body["configuration"] = json!({
@@ -129,7 +138,7 @@ async fn answer(
     };
     let mut schemas = shared.schemas.lock().unwrap();
     if let Some(id) = body["id"].as_str().map(str::to_owned) {
-        if let Some(schema) = schema {
+        if let (Some(schema), false) = (schema, exists) {
             schemas.entry(id.clone()).or_insert(schema);
         }
         if let Some(schema) = schemas.get(&id) {

@@ -11,7 +11,10 @@ use chroma_sync::{
         names::CollectionName,
     },
     embed::Bm25,
-    index::{ChromaClient, ChromaOptions, CollectionSettings, EmbeddingFunction, SparseIndex, SparseVectors},
+    index::{
+        ChromaClient, ChromaOptions, CollectionSettings, EmbeddingFunction, IndexError, SparseEntry,
+        SparseIndex, SparseVectors,
+    },
     proto::{self, invocation::State},
 };
 use serde_json::{Value, json};
@@ -76,7 +79,13 @@ async fn a_single_node_server_is_found_to_take_no_sparse_vectors_and_keeps_no_tr
             .filter(|found| found["name"].as_str().unwrap().contains("probe"))
             .count()
     };
-    assert!(!database.client.takes_sparse_vectors().await.unwrap());
+    assert!(
+        !database
+            .client
+            .takes_sparse_vectors(&database.tenant)
+            .await
+            .unwrap()
+    );
     assert_eq!(databases().await, 0);
 
     let told = |sparse_vectors: SparseVectors| {
@@ -86,20 +95,30 @@ async fn a_single_node_server_is_found_to_take_no_sparse_vectors_and_keeps_no_tr
         })
         .unwrap()
     };
-    assert!(told(SparseVectors::On).takes_sparse_vectors().await.unwrap());
-    assert!(!told(SparseVectors::Off).takes_sparse_vectors().await.unwrap());
+    assert!(
+        told(SparseVectors::On)
+            .takes_sparse_vectors(&database.tenant)
+            .await
+            .unwrap()
+    );
+    assert!(
+        !told(SparseVectors::Off)
+            .takes_sparse_vectors(&database.tenant)
+            .await
+            .unwrap()
+    );
 
     let taking = SparseChroma::before(database.url()).await;
     let client = ChromaClient::new(ChromaOptions::new(Url::parse(&taking.url()).unwrap())).unwrap();
     for _ in 0..2 {
-        assert!(client.takes_sparse_vectors().await.unwrap());
+        assert!(client.takes_sparse_vectors(&database.tenant).await.unwrap());
     }
     // A yes is not asked for again.
     assert_eq!(taking.take("collections").len(), 1);
     assert_eq!(databases().await, 0);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_schema_of_a_collection_is_the_one_that_the_stock_client_sends() {
     let database = ChromaDatabase::create().await;
     let taking = SparseChroma::before(database.url()).await;
@@ -163,6 +182,64 @@ async fn the_schema_of_a_collection_is_the_one_that_the_stock_client_sends() {
         // The client sends the defaults beside a schema; a server refuses anything else there.
         assert_eq!(ours.body.get("configuration"), None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hybrid_search_is_the_one_that_the_stock_client_sends_and_unsupported_by_a_single_node_server() {
+    let database = ChromaDatabase::create().await;
+    let taking = SparseChroma::before(database.url()).await;
+    let client = ChromaClient::new(ChromaOptions::new(Url::parse(&taking.url()).unwrap())).unwrap();
+    let settings = CollectionSettings {
+        embedding_function: EmbeddingFunction::for_model(MINILM, None),
+        dimensions: 2,
+        sparse: None,
+        metadata: serde_json::Map::new(),
+    };
+    let name = CollectionName::parse("name", "searched").unwrap();
+    let collection = client
+        .get_or_create_collection(&database.tenant, database.name(), &name, &settings)
+        .await
+        .unwrap();
+    let sparse = SparseEntry {
+        key: "sparse_embedding".into(),
+        vector: SparseVector {
+            indices: vec![1, 7],
+            values: vec![0.5, 1.5],
+        },
+    };
+    let filter = json!({"language": {"$eq": "rust"}});
+    let unsupported = client
+        .hybrid_search(&collection, &[0.25, 0.5], &sparse, 10, Some(&filter))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(unsupported, IndexError::Unsupported { .. }),
+        "{unsupported}"
+    );
+
+    let port = taking.port().to_string();
+    let arguments = [
+        port.as_str(),
+        database.tenant.as_str(),
+        database.name().as_str(),
+        "searched",
+    ];
+    let refused = python(&script("stock_search.py"), &arguments);
+    assert!(
+        refused.as_str().unwrap().contains("indexing is disabled"),
+        "{refused}"
+    );
+    let requests = taking.take("search");
+    let [ours, theirs] = requests.as_slice() else {
+        panic!("{requests:?}")
+    };
+    let (mut ours, mut theirs) = (ours.body.clone(), theirs.body.clone());
+    for body in [&mut ours, &mut theirs] {
+        // The client keeps the keys in a set.
+        let keys = body["searches"][0]["select"]["keys"].as_array_mut().unwrap();
+        keys.sort_by_key(Value::to_string);
+    }
+    assert_eq!(ours, theirs);
 }
 
 const README: &str =
