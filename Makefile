@@ -85,6 +85,11 @@ bench-rpc: peers ## Measure the calls against a bare tonic service and the datab
 bench-lists: peers ## Only the part of bench-rpc about a million stored invocations
 	cargo bench --locked --bench rpc -- lists
 
+.PHONY: bench-quality
+bench-quality: ## Measure how many of 50 questions find their answers, by line chunks and by syntax (some minutes)
+	@$(PEERS) tools python model documents
+	cargo bench --locked --bench quality
+
 .PHONY: bench-watch
 bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (five minutes)
 	@$(PEERS) tools model postgres etcd

@@ -25,7 +25,10 @@ pub fn resolve(field: &str, model: &ModelDescription, asked: Option<u64>) -> Res
         Ok(asked) if (least..=full).contains(&asked) => Ok(asked),
         Ok(_) | Err(_) if least == full => Err(FieldViolation::new(
             field,
-            format!("must be {full} or left out: the vectors of {} cannot be cut short", model.name),
+            format!(
+                "must be {full} or left out: the vectors of {} cannot be cut short",
+                model.name
+            ),
         )),
         Ok(_) | Err(_) => Err(FieldViolation::new(
             field,
@@ -69,7 +72,10 @@ mod tests {
         assert_eq!(resolve("dimensions", &minilm, None), Ok(384));
         assert_eq!(resolve("dimensions", &minilm, Some(384)), Ok(384));
         let refused = resolve("dimensions", &minilm, Some(64)).unwrap_err();
-        assert!(refused.description.starts_with("must be 384 or left out"), "{refused:?}");
+        assert!(
+            refused.description.starts_with("must be 384 or left out"),
+            "{refused:?}"
+        );
         let qwen = model(QWEN3, 1024);
         assert_eq!(resolve("dimensions", &qwen, Some(32)), Ok(32));
         for asked in [0, 31, 1025, u64::MAX] {

@@ -164,7 +164,8 @@ impl ChromaClient {
         n_results: u32,
         filter: Option<&Value>,
     ) -> Result<Vec<Hit>, IndexError> {
-        self.query_filtered(collection, vector, n_results, filter, None).await
+        self.query_filtered(collection, vector, n_results, filter, None)
+            .await
     }
 
     /// [`query`](Self::query) with a filter on texts as well: a Chroma `where_document`.

@@ -35,6 +35,7 @@ mod rest_contract;
 mod rest_errors;
 mod rest_source_types;
 mod search;
+mod search_hybrid;
 mod secrets;
 mod sparse;
 mod store_api_keys;
