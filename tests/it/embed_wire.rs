@@ -277,14 +277,14 @@ fn start_batch(wire: &Wire, count: usize) -> JoinHandle<Answer> {
     let wire = wire.clone();
     let body = json!({"instructions": "", "texts": long_texts(count)});
     tokio::spawn(async move {
-        wait_for("room for the batch", async || {
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            pause.tick().await;
             let answer = wire.post("/embed", &body).await;
-            match answer.status {
-                429 => Err(answer.text),
-                _ => Ok(answer),
+            if answer.status != 429 {
+                return answer;
             }
-        })
-        .await
+        }
     })
 }
 
