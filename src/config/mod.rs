@@ -4,12 +4,14 @@
 //! unknown key is an error, so a misspelt option never goes unnoticed. Combinations are checked by
 //! [`Config::validate`]. Secrets are of type [`Secret`], which never prints.
 
+mod embedding;
 mod s3;
 mod sections;
 
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
+pub use embedding::EmbeddingConfig;
 pub use s3::{S3Config, SqsConfig};
 pub use sections::*;
 

@@ -302,15 +302,18 @@ async fn wait_until_busy(wire: &Wire) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_is_answered_while_a_large_batch_of_documents_is_embedded() {
+    const BATCH: usize = 64;
     let scenario = Scenario::new(Backend::Sqlite).await;
     let deployment = scenario
         .deployment
         .clone()
-        .with("embedding.max_waiting_calls", "1");
+        .with("embedding.max_waiting_calls", "1")
+        // However busy the machine is, the batch comes to its end.
+        .with("server.request_timeout_seconds", "600");
     let service = deployment.start_role("api");
     let wire = Wire::new(&service, &scenario.admin, MINILM);
     let expected = vectors(&wire.embed(&["a question"]).await);
-    let batch = start_batch(&wire, 96);
+    let batch = start_batch(&wire, BATCH);
     wait_until_busy(&wire).await;
     for _ in 0..3 {
         assert_near(&vectors(&wire.embed(&["a question"]).await)[0], &expected[0]);
@@ -319,7 +322,7 @@ async fn a_query_is_answered_while_a_large_batch_of_documents_is_embedded() {
     let refused = wire.embed(&["short"; 17]).await;
     assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
     assert_eq!(refused.json()["reason"], "TOO_MANY_REQUESTS");
-    assert_eq!(vectors(&batch.await.unwrap()).len(), 96);
+    assert_eq!(vectors(&batch.await.unwrap()).len(), BATCH);
 }
 
 #[tokio::test(flavor = "multi_thread")]
