@@ -101,6 +101,11 @@ bench-whole: ## Measure a whole sync beside the Python script that one would wri
 	@$(PEERS) tools python model script
 	cargo bench --locked --bench whole_sync
 
+.PHONY: bench-quality
+bench-quality: ## Measure how many of 50 questions find their answers, by line chunks and by syntax (some minutes)
+	@$(PEERS) tools python model documents
+	cargo bench --locked --bench quality
+
 .PHONY: bench-watch
 bench-watch: ## Measure how one change reaches 10,000 watches, beside etcd, and 50,000 open ones (five minutes)
 	@$(PEERS) tools model postgres etcd

@@ -126,6 +126,8 @@ reasons! {
     ModelUnknown = "MODEL_UNKNOWN" => FailedPrecondition,
     /// The vectors of a collection have another length than those of its model.
     DimensionMismatch = "DIMENSION_MISMATCH" => FailedPrecondition,
+    /// A collection has no sparse index that this server embeds for, or the Chroma server has no Search API.
+    HybridUnavailable = "HYBRID_UNAVAILABLE" => FailedPrecondition,
     /// Too many requests or streams at once; retry after the time given.
     TooManyRequests = "TOO_MANY_REQUESTS" => ResourceExhausted,
     /// The Chroma server does not answer.

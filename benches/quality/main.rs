@@ -6,13 +6,13 @@
 //! chunker with the defaults of the model, the model itself; the nearest chunks are found by comparing with all.
 //!
 //! Prints a table, and the questions whose answer is not among the first ten. Ends with an error when chunks by
-//! syntax find fewer answers than line chunks.
+//! syntax find fewer answers than line chunks. `-- debian` or `-- repository` asks one half.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::{
     collections::HashMap,
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
@@ -100,10 +100,23 @@ fn main() -> ExitCode {
             resolve(ChunkingRequest::TreeSitter { max_size_bytes: None }),
         ),
     ];
-    let sets = [
-        ("repository", repository()),
-        ("debian", debian()),
-    ];
+    // Cargo itself passes `--bench`.
+    let asked: Vec<String> = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let sets: Vec<(&str, Vec<Document>)> = [
+        ("debian", debian as fn() -> Vec<Document>),
+        ("repository", repository),
+    ]
+    .into_iter()
+    .filter(|(set, _)| asked.is_empty() || asked.iter().any(|asked| asked == set))
+    .map(|(set, documents)| (set, documents()))
+    .collect();
+    assert!(
+        !sets.is_empty(),
+        "the sets of questions are debian and repository"
+    );
     println!("| questions | chunks by | chunks | recall@1 | recall@5 | recall@10 |");
     println!("|---|---|---|---|---|---|");
     let mut totals: HashMap<&str, usize> = HashMap::new();
@@ -115,7 +128,10 @@ fn main() -> ExitCode {
             let figures = measure(&runtime, model.as_ref(), &questions, documents, chunking);
             let of = |found: usize| format!("{:.2}", found as f64 / figures.questions as f64);
             let recalls = figures.found.map(of).join(" | ");
-            println!("| {set} ({}) | {way} | {} | {recalls} |", figures.questions, figures.chunks);
+            println!(
+                "| {set} ({}) | {way} | {} | {recalls} |",
+                figures.questions, figures.chunks
+            );
             *totals.entry(way).or_default() += figures.found[RANKS.len() - 1];
             let lines = figures.missed.into_iter();
             missed.extend(lines.map(|question| format!("{set}, {way}: {question}")));
@@ -167,7 +183,8 @@ fn repository() -> Vec<Document> {
 fn debian() -> Vec<Document> {
     let documents = project(".peers/documents");
     let pages = documents.join("policy.html");
-    let found = fs::read_dir(&pages).unwrap_or_else(|_| panic!("{} is missing; run `make peers`", pages.display()));
+    let found =
+        fs::read_dir(&pages).unwrap_or_else(|_| panic!("{} is missing; run `make peers`", pages.display()));
     let mut files: Vec<(String, PathBuf)> = found
         .map(|entry| entry.unwrap().path())
         .filter(|path| {
@@ -175,7 +192,12 @@ fn debian() -> Vec<Document> {
             // What Sphinx makes besides the text.
             name.ends_with(".html") && !matches!(name, "genindex.html" | "search.html")
         })
-        .map(|path| (format!("policy/{}", path.file_name().unwrap().to_str().unwrap()), path))
+        .map(|path| {
+            (
+                format!("policy/{}", path.file_name().unwrap().to_str().unwrap()),
+                path,
+            )
+        })
         .collect();
     files.push(("fhs-3.0.html".to_owned(), documents.join("fhs/fhs-3.0.html")));
     files.sort();
@@ -196,13 +218,18 @@ fn debian() -> Vec<Document> {
 fn words(text: &str) -> String {
     let lower = text.to_lowercase();
     let words = lower.split(|c: char| !c.is_alphanumeric());
-    words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    words
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Every answer must be there to be found.
 fn check(questions: &[Question], documents: &[Document]) {
     for question in questions {
-        let document = documents.iter().find(|document| document.key == question.document);
+        let document = documents
+            .iter()
+            .find(|document| document.key == question.document);
         let document = document.unwrap_or_else(|| panic!("there is no {}", question.document));
         assert!(
             words(&document.text).contains(&words(&question.contains)),
@@ -238,14 +265,20 @@ fn measure(
     }
     let texts: Vec<Arc<str>> = chunks.iter().map(|chunk| Arc::clone(&chunk.text)).collect();
     let vectors = embed(runtime, model, &texts, Purpose::Document);
-    let asked: Vec<Arc<str>> = questions.iter().map(|question| question.text.as_str().into()).collect();
+    let asked: Vec<Arc<str>> = questions
+        .iter()
+        .map(|question| question.text.as_str().into())
+        .collect();
     let mut figures = Figures {
         chunks: chunks.len(),
         questions: questions.len(),
         found: [0; RANKS.len()],
         missed: Vec::new(),
     };
-    for (question, query) in questions.iter().zip(embed(runtime, model, &asked, Purpose::Query)) {
+    for (question, query) in questions
+        .iter()
+        .zip(embed(runtime, model, &asked, Purpose::Query))
+    {
         let answer = words(&question.contains);
         let similarity = |vector: &[f32]| vector.iter().zip(&query).map(|(a, b)| a * b).sum::<f32>();
         let mut order: Vec<(f32, usize)> = vectors
@@ -263,7 +296,9 @@ fn measure(
             *found += usize::from(rank.is_some_and(|rank| rank < most));
         }
         if rank.is_none_or(|rank| rank >= RANKS[RANKS.len() - 1]) {
-            let place = rank.map_or("in no chunk as a whole".to_owned(), |rank| format!("hit {}", rank + 1));
+            let place = rank.map_or("in no chunk as a whole".to_owned(), |rank| {
+                format!("hit {}", rank + 1)
+            });
             figures.missed.push(format!("{} ({place})", question.text));
         }
     }
@@ -273,7 +308,11 @@ fn measure(
 fn embed(runtime: &Runtime, model: &dyn Embedder, texts: &[Arc<str>], purpose: Purpose) -> Vec<Vec<f32>> {
     let calls = texts.chunks(TEXTS_PER_CALL);
     calls
-        .flat_map(|texts| runtime.block_on(model.embed(texts.to_vec(), purpose, "")).unwrap())
+        .flat_map(|texts| {
+            runtime
+                .block_on(model.embed(texts.to_vec(), purpose, ""))
+                .unwrap()
+        })
         .map(|text| text.vector)
         .collect()
 }

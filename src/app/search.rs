@@ -22,7 +22,7 @@ use crate::{
     },
     embed::Embedder,
     error::{Error, Reason, Result},
-    index::{Collection, DOCUMENT_KEY, END_LINE, Hit, IndexError, Metadata, START_LINE, Space},
+    index::{Collection, DOCUMENT_KEY, END_LINE, Hit, HybridQuery, IndexError, Metadata, START_LINE, Space},
 };
 
 /// What was found, and with which model.
@@ -40,7 +40,7 @@ impl App {
     /// # Errors
     /// SOURCE_NOT_FOUND, DATABASE_FORBIDDEN, DATABASE_NOT_FOUND, COLLECTION_NOT_FOUND, CHROMA_FORBIDDEN,
     /// CHROMA_UNAVAILABLE; MODEL_NOT_SERVED, MODEL_UNKNOWN and DIMENSION_MISMATCH where this server cannot
-    /// embed as the collection needs it; INVALID_FIELD for a `model` that contradicts the collection and for
+    /// embed as the collection needs it; HYBRID_UNAVAILABLE; INVALID_FIELD for a `model` that contradicts the collection and for
     /// a filter that Chroma refuses; TOO_MANY_REQUESTS, EMBEDDING_UNAVAILABLE.
     pub async fn search(&self, auth: &Auth, search: Search) -> Result<SearchResult> {
         let source = match &search.place {
@@ -63,18 +63,48 @@ impl App {
                     .with_metadata("collection_name", &search.collection)
                     .with_metadata("database_name", database)
             })?;
+        let sparse = match search.hybrid {
+            true => Some(self.sparse_index_of(&collection)?),
+            false => None,
+        };
         let (embedder, task) = self.model_of(&collection, source.as_ref(), search.model.as_deref())?;
         let instruction = task.map(|task| task.query_prompt).unwrap_or_default();
-        let query = Texts::parse("query", vec![search.query], 1)?;
-        let embedded = self.compute(embedder, Purpose::Query, instruction, query).await?;
+        let query_text = Texts::parse("query", vec![search.query], 1)?;
+        let embedded = self
+            .compute(embedder, Purpose::Query, instruction, query_text.clone())
+            .await?;
         let model = embedded.model.name;
         let Some(query) = embedded.texts.into_iter().next() else {
             return Err(Error::internal(format!(
                 "model {model} gave no vector for a text"
             )));
         };
-        let wanted = search.limit + search.offset;
         let Filter { metadata, document } = &search.filter;
+        if let Some((sparse_key, sparse_model)) = sparse {
+            let sparse = self
+                .embed_sparse("model", sparse_model, Purpose::Query, query_text)
+                .await?;
+            let hybrid = HybridQuery {
+                vector: query.vector,
+                sparse_key,
+                sparse: sparse.into_iter().next().unwrap_or_default(),
+                filter: metadata.as_ref(),
+                document_filter: document.as_ref(),
+                limit: search.limit,
+                offset: search.offset,
+            };
+            let hits = chroma.hybrid_query(&collection, &hybrid).await;
+            let hits = hits.map_err(|error| refused_query(auth, &collection, &search.filter, error))?;
+            let hits = hits
+                .into_iter()
+                .map(|hit| {
+                    let score = -hit.distance;
+                    shown(score, hit)
+                })
+                .collect();
+            return Ok(SearchResult { hits, model });
+        }
+        let wanted = search.limit + search.offset;
         let hits = chroma
             .query_filtered(
                 &collection,
@@ -88,9 +118,31 @@ impl App {
         let hits = hits
             .into_iter()
             .skip(search.offset as usize)
-            .map(|hit| shown(collection.space, hit))
+            .map(|hit| shown(score(collection.space, hit.distance), hit))
             .collect();
         Ok(SearchResult { hits, model })
+    }
+
+    /// Key and model of the one sparse index of `collection`.
+    ///
+    /// # Errors
+    /// HYBRID_UNAVAILABLE.
+    fn sparse_index_of<'a>(&self, collection: &'a Collection) -> Result<(&'a str, &'a str)> {
+        let mut indexes = collection.sparse_indexes.iter().flatten();
+        let (Some((key, function)), None) = (indexes.next(), indexes.next()) else {
+            let problem = "the collection does not have exactly one sparse index";
+            return Err(hybrid_unavailable(collection, problem));
+        };
+        let model = function
+            .as_ref()
+            .and_then(|function| function.persisted_sparse_model());
+        match model {
+            Some(model) if self.0.catalog.serves_sparse(model) => Ok((key, model)),
+            Some(_) | None => Err(hybrid_unavailable(
+                collection,
+                "this server does not serve the model of the collection's sparse index",
+            )),
+        }
     }
 
     /// The embedder that makes vectors for `collection`, and the task it is used for.
@@ -180,18 +232,28 @@ fn refused_query(auth: &Auth, collection: &Collection, filter: &Filter, error: I
             };
             Error::invalid_field(field, format!("the chroma server does not read it: {message}"))
         }
+        // Every server answers the other queries.
+        IndexError::Unsupported { .. } => {
+            let problem = "the chroma server has no Search API, which a hybrid search needs";
+            hybrid_unavailable(collection, problem).with_cause(error)
+        }
         error => refused_for(auth, error),
     }
 }
 
-fn shown(space: Space, hit: Hit) -> SearchHit {
+fn hybrid_unavailable(collection: &Collection, problem: &str) -> Error {
+    let message = format!("{problem}; search collection {} without hybrid", collection.name);
+    Error::new(Reason::HybridUnavailable, message).with_metadata("collection_name", &collection.name)
+}
+
+fn shown(score: f32, hit: Hit) -> SearchHit {
     let number = |metadata: &Metadata, key: &str| {
         let number = metadata.get(key).and_then(Value::as_u64);
         number.and_then(|number| u32::try_from(number).ok())
     };
     let document_key = hit.metadata.get(DOCUMENT_KEY).and_then(Value::as_str);
     SearchHit {
-        score: score(space, hit.distance),
+        score,
         document_key: document_key.map(str::to_owned),
         start_line: number(&hit.metadata, START_LINE),
         end_line: number(&hit.metadata, END_LINE),

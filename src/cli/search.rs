@@ -42,6 +42,9 @@ pub(super) struct Arguments {
     /// Hits of each question, 1 to 100.
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(i32).range(1..=100))]
     hits: i32,
+    /// Count the sparse vectors of the collection as well; the Chroma server must have the Search API.
+    #[arg(long)]
+    hybrid: bool,
     /// Print one JSON object a hit.
     #[arg(long)]
     json: bool,
@@ -69,6 +72,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             where_document: document_filter.clone(),
             limit: arguments.hits,
             offset: 0,
+            hybrid: arguments.hybrid,
         };
         let answer = client.search(request).await;
         let hits = answer.map_err(|status| explain(&status))?.into_inner().hits;

@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use super::ProviderConfig;
 
+/// The most that `embedding.max_texts_per_call` may be: what an embedder takes in one call.
+const MAX_TEXTS_PER_CALL: usize = 8_192;
+
 /// `[embedding]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,4 +35,14 @@ pub enum EmbeddingPrecision {
     F32,
     Bf16,
     Int8,
+}
+
+impl EmbeddingConfig {
+    /// The first option whose value makes no sense by itself, and what is wrong with it.
+    pub(super) fn problem(&self) -> Option<(&'static str, &'static str)> {
+        if !(1..=MAX_TEXTS_PER_CALL).contains(&self.max_texts_per_call) {
+            return Some(("embedding.max_texts_per_call", "must be from 1 to 8192"));
+        }
+        (self.max_waiting_calls == 0).then_some(("embedding.max_waiting_calls", "must be at least 1"))
+    }
 }

@@ -198,9 +198,6 @@ pub struct ModelsConfig {
     pub revisions: BTreeMap<String, String>,
 }
 
-/// The most that `embedding.max_texts_per_call` may be: what an embedder takes in one call.
-const MAX_TEXTS_PER_CALL: usize = 8_192;
-
 /// `[parse]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -471,11 +468,8 @@ impl Config {
                 );
             }
         }
-        if !(1..=MAX_TEXTS_PER_CALL).contains(&self.embedding.max_texts_per_call) {
-            return refuse("embedding.max_texts_per_call", "must be from 1 to 8192");
-        }
-        if self.embedding.max_waiting_calls == 0 {
-            return refuse("embedding.max_waiting_calls", "must be at least 1");
+        if let Some((option, problem)) = self.embedding.problem() {
+            return refuse(option, problem);
         }
         if !self.embedding.models.contains(&self.embedding.default_model) {
             return refuse("embedding.default_model", "must be one of embedding.models");

@@ -50,6 +50,7 @@ pub struct RequestedSearch {
     /// None is [`DEFAULT_LIMIT`].
     pub limit: Option<i64>,
     pub offset: i64,
+    pub hybrid: bool,
 }
 
 /// A search that is valid by itself.
@@ -69,6 +70,8 @@ pub struct Search {
     pub limit: u32,
     /// Hits to skip, 0 to [`MAX_OFFSET`].
     pub offset: u32,
+    /// Whether sparse vectors count as well.
+    pub hybrid: bool,
 }
 
 impl RequestedSearch {
@@ -109,6 +112,7 @@ impl RequestedSearch {
                 MAX_LIMIT,
             )?,
             offset: within("offset", self.offset, 0, MAX_OFFSET)?,
+            hybrid: self.hybrid,
         })
     }
 }
@@ -132,7 +136,8 @@ fn within(field: &str, number: i64, least: u32, most: u32) -> Result<u32, FieldV
 pub struct SearchHit {
     /// Id of its record.
     pub id: String,
-    /// The cosine similarity of its vector and that of the query, -1 to 1.
+    /// The cosine similarity of its vector and that of the query, -1 to 1; of a hybrid search the sum of
+    /// `1 / (60 + rank)` over both rankings.
     pub score: f32,
     /// The document it is of; none in a record that no sync wrote.
     pub document_key: Option<String>,

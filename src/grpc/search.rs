@@ -51,6 +51,7 @@ fn read(request: proto::SearchRequest) -> Result<Search, FieldViolation> {
         where_document,
         limit,
         offset,
+        hybrid,
     } = request;
     let (database_name, source_id) = match place {
         None => (None, None),
@@ -67,6 +68,7 @@ fn read(request: proto::SearchRequest) -> Result<Search, FieldViolation> {
         document_filter: filter("where_document", where_document)?,
         limit: (limit != 0).then_some(i64::from(limit)),
         offset: i64::from(offset),
+        hybrid,
     }
     .check()
 }

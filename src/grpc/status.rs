@@ -47,7 +47,10 @@ pub fn status(error: &Error) -> Status {
     let precondition = match error.reason() {
         Reason::InvocationNotCancelable => Some("STATE"),
         Reason::CredentialInUse => Some("IN_USE"),
-        Reason::ModelNotServed | Reason::ModelUnknown | Reason::DimensionMismatch => Some("MODEL"),
+        Reason::ModelNotServed
+        | Reason::ModelUnknown
+        | Reason::DimensionMismatch
+        | Reason::HybridUnavailable => Some("MODEL"),
         _ => None,
     };
     if let Some(precondition) = precondition {

@@ -18,6 +18,7 @@ mod batch;
 mod client;
 mod error;
 mod function;
+mod hybrid;
 mod metadata;
 mod persisted_model;
 mod records;
@@ -31,6 +32,7 @@ mod wire;
 pub use client::ChromaClient;
 pub use error::IndexError;
 pub use function::{EmbeddingFunction, SparseIndex};
+pub use hybrid::HybridQuery;
 pub use metadata::{
     CHUNK_STRATEGY, CUSTOM_ID, DOCUMENT_KEY, DOCUMENT_KEY_SHA256, END_COL, END_LINE, LANGUAGE,
     RecordMetadata, START_COL, START_LINE, VERSION_KEY, VERSION_KEY_SHA256, is_reserved_key,

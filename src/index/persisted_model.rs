@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::EmbeddingFunction;
-use crate::domain::embedding::{MINILM, QWEN3, Task};
+use crate::domain::embedding::{BM25, MINILM, QWEN3, SPLADE, Task};
 
 /// The owner of the models of the `sentence-transformers` package, which its users leave out.
 const SENTENCE_TRANSFORMERS: &str = "sentence-transformers";
@@ -39,6 +39,15 @@ impl EmbeddingFunction {
         })
     }
 
+    /// The sparse model whose vectors a client with this function computes; none for one that we do not know.
+    pub fn persisted_sparse_model(&self) -> Option<&str> {
+        match self.name.as_str() {
+            "chroma_bm25" => Some(BM25),
+            "chroma-cloud-splade" => Some(self.config.get("model").and_then(Value::as_str).unwrap_or(SPLADE)),
+            _ => None,
+        }
+    }
+
     /// The task of Chroma's Qwen function: `task` names one of `instructions`.
     fn task(&self) -> Option<Task> {
         let name = self.config.get("task")?.as_str()?;
@@ -62,6 +71,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::{domain::embedding::SparseSettings, index::SparseIndex};
 
     fn model(name: &str, config: Value) -> Option<PersistedModel> {
         let function = json!({"name": name, "config": config});
@@ -102,6 +112,20 @@ mod tests {
                 "{name} {config}"
             );
         }
+    }
+
+    #[test]
+    fn the_sparse_models_that_we_persist_are_read_back() {
+        for model in [BM25, SPLADE] {
+            let settings = SparseSettings {
+                model: model.to_owned(),
+                key: "sparse".to_owned(),
+            };
+            let function = SparseIndex::for_settings(&settings).unwrap().embedding_function;
+            assert_eq!(function.persisted_sparse_model(), Some(model));
+        }
+        let dense = EmbeddingFunction::for_model(MINILM, None).unwrap();
+        assert_eq!(dense.persisted_sparse_model(), None);
     }
 
     #[test]

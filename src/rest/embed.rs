@@ -115,5 +115,9 @@ pub(super) async fn json_answer<T: Serialize + Send + 'static>(answer: T) -> Res
         .map_err(Error::internal)
         .and_then(|body| body.map_err(Error::internal))
         .map_err(RestError::from)?;
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
+    Ok((
+        [(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        body,
+    )
+        .into_response())
 }

@@ -121,8 +121,5 @@ fn parse(texts: Option<Vec<String>>, app: &App) -> Result<Texts, FieldViolation>
 }
 
 fn error_body(told: Told<'_>) -> (StatusCode, serde_json::Value) {
-    (
-        told.status,
-        json!({"error": told.message, "reason": told.reason}),
-    )
+    (told.status, json!({"error": told.message, "reason": told.reason}))
 }

@@ -116,7 +116,10 @@ impl RestError {
                     status,
                     message: error.message(),
                     reason: error.reason().as_str(),
-                    field: error.violations().first().map(|violation| violation.field.as_str()),
+                    field: error
+                        .violations()
+                        .first()
+                        .map(|violation| violation.field.as_str()),
                 });
                 with_headers(&error, (status, Json(body)).into_response())
             }

@@ -199,7 +199,13 @@ mod tests {
     fn texts_are_taken_and_token_ids_are_not() {
         assert_eq!(read_input(json!("a")).unwrap(), ["a"]);
         assert_eq!(read_input(json!(["a", "b"])).unwrap(), ["a", "b"]);
-        for input in [json!([1, 2]), json!([[1, 2]]), json!(["a", 1]), json!({"a": 1}), json!(1)] {
+        for input in [
+            json!([1, 2]),
+            json!([[1, 2]]),
+            json!(["a", 1]),
+            json!({"a": 1}),
+            json!(1),
+        ] {
             assert_eq!(read_input(input.clone()).unwrap_err().field, "input", "{input}");
         }
     }

@@ -28,6 +28,8 @@ struct SearchBody {
     document_filter: Option<Map<String, Value>>,
     limit: Option<i64>,
     offset: Option<i64>,
+    #[serde(default)]
+    hybrid: bool,
 }
 
 /// `POST /api/v1/search`.
@@ -53,6 +55,7 @@ fn read(body: &[u8]) -> Result<Search, Error> {
         document_filter: body.document_filter.unwrap_or_default(),
         limit: body.limit,
         offset: body.offset.unwrap_or_default(),
+        hybrid: body.hybrid,
     };
     Ok(search.check()?)
 }

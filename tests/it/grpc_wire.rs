@@ -48,8 +48,10 @@ async fn a_client_without_generated_code_syncs_a_repository_through_reflection()
         seen["services"],
         json!([
             "chromasync.v1.CredentialService",
+            "chromasync.v1.EmbeddingService",
             "chromasync.v1.FileService",
             INVOCATIONS,
+            "chromasync.v1.SearchService",
             SOURCES,
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection"
@@ -130,8 +132,10 @@ async fn the_current_version_of_reflection_is_served_beside_the_older_one() {
         names,
         [
             "chromasync.v1.CredentialService",
+            "chromasync.v1.EmbeddingService",
             "chromasync.v1.FileService",
             INVOCATIONS,
+            "chromasync.v1.SearchService",
             SOURCES,
             "grpc.health.v1.Health",
             "grpc.reflection.v1.ServerReflection"

@@ -41,6 +41,7 @@ mod rest_errors;
 mod rest_source_types;
 mod resync;
 mod search;
+mod search_hybrid;
 mod secrets;
 mod sparse;
 mod store_api_keys;

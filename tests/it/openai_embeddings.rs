@@ -45,7 +45,10 @@ async fn openais_client_embeds_and_reads_the_errors() {
         assert!((similarity - 1.0).abs() < 1e-5, "{similarity}");
     }
     let tokens: Vec<i32> = expected.iter().map(|text| text.tokens).collect();
-    assert_eq!(found["tokens"], json!([tokens[0], tokens[0], tokens[0] + tokens[1]]));
+    assert_eq!(
+        found["tokens"],
+        json!([tokens[0], tokens[0], tokens[0] + tokens[1]])
+    );
     assert_eq!(found["full_length"], 384);
 
     let error = |name: &str| {
@@ -83,7 +86,10 @@ async fn a_request_by_hand_is_answered_in_floats_and_refused_in_openais_form() {
     let rest = RestClient::new(&service, &scenario.admin);
     let long = "word ".repeat(400);
     let (status, answer) = rest
-        .post("/v1/embeddings", &json!({"model": MINILM, "input": long, "user": "me"}))
+        .post(
+            "/v1/embeddings",
+            &json!({"model": MINILM, "input": long, "user": "me"}),
+        )
         .await;
     assert_eq!((status, &answer["object"]), (200, &json!("list")));
     assert_eq!(floats(&answer["data"][0]["embedding"]).len(), 384);
@@ -95,7 +101,10 @@ async fn a_request_by_hand_is_answered_in_floats_and_refused_in_openais_form() {
     for (body, param) in [
         (json!({"input": "a"}), "model"),
         (json!({"model": MINILM}), "input"),
-        (json!({"model": MINILM, "input": "a", "encoding_format": "int8"}), "encoding_format"),
+        (
+            json!({"model": MINILM, "input": "a", "encoding_format": "int8"}),
+            "encoding_format",
+        ),
         (json!({"model": MINILM, "input": "a", "prompt": "b"}), "prompt"),
         (json!({"model": MINILM, "input": vec!["a"; 513]}), "input"),
     ] {
@@ -111,6 +120,9 @@ async fn a_request_by_hand_is_answered_in_floats_and_refused_in_openais_form() {
     let answer = RestClient::new(&service, "")
         .send(Method::GET, "/v1/models", "", "")
         .await;
-    assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"));
+    assert_eq!(
+        (answer.status, answer.header("www-authenticate")),
+        (401, "Bearer")
+    );
     assert_eq!(answer.json()["error"]["code"], "TOKEN_MISSING");
 }

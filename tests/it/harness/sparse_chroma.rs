@@ -2,7 +2,8 @@
 //!
 //! Only Chroma's hosted service takes sparse vectors. This proxy stands before the real single-node server: it
 //! keeps the requests that have a schema or sparse vectors as they came, hands them on without these, and shows the
-//! schema where a collection is read. All else goes through unchanged.
+//! schema where a collection is read. A search by dense and sparse vectors is answered with what the server finds
+//! by the dense one. All else goes through unchanged.
 
 use std::{
     collections::HashMap,
@@ -84,6 +85,27 @@ impl SparseChroma {
     }
 }
 
+/// The answer to a search whose first ranking is by the dense vector, with the scores of ranks.
+async fn search(shared: &Shared, path: String, body: Value) -> Response {
+    let search = &body["searches"][0];
+    let ranking = &search["rank"]["$mul"][1]["$sum"][0]["$div"]["right"]["$sum"][1]["$knn"];
+    let query = json!({
+        "query_embeddings": [ranking["query"]], "n_results": search["limit"]["limit"],
+        "where": search["filter"], "include": ["documents", "metadatas"],
+    });
+    let url = format!("{}{}", shared.server, path.replace("/search", "/query"));
+    let found = shared.client.post(url).json(&query).send().await.unwrap();
+    let found: Value = found.json().await.unwrap();
+    let count = found["ids"][0].as_array().unwrap().len();
+    let scores: Vec<f64> = (0..count).map(|rank| -2.0 / (60.0 + rank as f64)).collect();
+    shared.seen.lock().unwrap().push(Seen { path, body });
+    let answer = json!({
+        "ids": found["ids"], "documents": found["documents"], "metadatas": found["metadatas"],
+        "embeddings": [null], "scores": [scores], "select": [["#document", "#metadata", "#score"]],
+    });
+    axum::Json(answer).into_response()
+}
+
 async fn answer(
     State(shared): State<Shared>,
     method: Method,
@@ -92,6 +114,9 @@ async fn answer(
     body: Bytes,
 ) -> Response {
     let path = uri.path().to_owned();
+    if method == Method::POST && path.ends_with("/search") {
+        return search(&shared, path, serde_json::from_slice(&body).unwrap()).await;
+    }
     let mut sent = body.to_vec();
     let (mut schema, mut exists) = (None, false);
     let kept = ["/collections", "/upsert", "/search"];

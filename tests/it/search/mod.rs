@@ -1,5 +1,7 @@
 //! SearchService and EmbeddingService over gRPC and REST, and `chroma-sync search`, which goes through them.
 
+mod surfaces;
+
 use std::collections::BTreeMap;
 
 use chroma_sync::{
@@ -8,22 +10,21 @@ use chroma_sync::{
     proto::{self, EmbeddingPurpose, embed_request::Settings, search_request::Place},
 };
 use prost_types::{Struct, Value as WireValue, value::Kind};
-use serde_json::{Value, json};
+use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::harness::{
     git_server::{Change, Repository},
-    rest::RestClient,
     scenario::Scenario,
     service::{Service, reason},
-    stock_clients::with_qwen3,
     stores::Backend,
 };
 
 const BRIDGES: &str = "# Bridges\n\nA suspension bridge hangs its deck from cables.\n";
 const BREAD: &str = "# Bread\n\nSourdough rises slowly, without yeast from a packet.\n";
-const CODE: &str = "/// The load that the cables of a bridge carry.\npub fn load(deck: f64) -> f64 {\n    deck * 9.81\n}\n";
+const CODE: &str =
+    "/// The load that the cables of a bridge carry.\npub fn load(deck: f64) -> f64 {\n    deck * 9.81\n}\n";
 
 /// A source whose collection `target` has three documents.
 async fn synced(scenario: &Scenario, service: &Service) -> String {
@@ -79,10 +80,7 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
     assert_eq!(answer.model, MINILM);
     assert_eq!(keys(&answer.hits), ["bridges.md", "src/load.rs", "bread.md"]);
     let hit = &answer.hits[1];
-    assert_eq!(
-        (hit.start_line, hit.end_line, hit.text.as_str()),
-        (1, 4, CODE)
-    );
+    assert_eq!((hit.start_line, hit.end_line, hit.text.as_str()), (1, 4, CODE));
     let metadata = &hit.metadata.as_ref().unwrap().fields;
     let language = metadata["language"].kind.clone();
     assert_eq!(language, Some(Kind::StringValue("rust".to_owned())));
@@ -100,7 +98,11 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
     for hit in &answer.hits {
         let vector = records[&hit.id].vector.as_ref().unwrap();
         let similarity: f32 = vector.iter().zip(&query).map(|(a, b)| a * b).sum();
-        assert!((similarity - hit.score).abs() < 1e-4, "{similarity} {}", hit.score);
+        assert!(
+            (similarity - hit.score).abs() < 1e-4,
+            "{similarity} {}",
+            hit.score
+        );
     }
 
     // By its source it is the same search.
@@ -108,7 +110,9 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
         place: Some(Place::SourceId(source.clone())),
         ..request.clone()
     };
-    let hits = search(&service, &scenario.admin, by_source.clone()).await.unwrap();
+    let hits = search(&service, &scenario.admin, by_source.clone())
+        .await
+        .unwrap();
     assert_eq!(hits, answer.hits);
 
     // A page of the hits, and what filters leave.
@@ -117,19 +121,28 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
         offset: 1,
         ..request.clone()
     };
-    assert_eq!(search(&service, &scenario.admin, page).await.unwrap(), answer.hits[1..2]);
+    assert_eq!(
+        search(&service, &scenario.admin, page).await.unwrap(),
+        answer.hits[1..2]
+    );
     let text = |text: &str| Kind::StringValue(text.to_owned());
     let rust = proto::SearchRequest {
         r#where: filter("language", text("rust")),
         ..request.clone()
     };
-    assert_eq!(keys(&search(&service, &scenario.admin, rust).await.unwrap()), ["src/load.rs"]);
+    assert_eq!(
+        keys(&search(&service, &scenario.admin, rust).await.unwrap()),
+        ["src/load.rs"]
+    );
     let later = Kind::StructValue(filter("$gte", Kind::NumberValue(4.0)).unwrap());
     let later = proto::SearchRequest {
         r#where: filter("end_line", later),
         ..request.clone()
     };
-    assert_eq!(keys(&search(&service, &scenario.admin, later).await.unwrap()), ["src/load.rs"]);
+    assert_eq!(
+        keys(&search(&service, &scenario.admin, later).await.unwrap()),
+        ["src/load.rs"]
+    );
     let sourdough = proto::SearchRequest {
         where_document: filter("$contains", text("Sourdough")),
         ..request.clone()
@@ -139,10 +152,20 @@ async fn the_nearest_chunks_come_first_with_their_place_text_and_score() {
 
     // What the collection says outlives its source.
     let delete = proto::DeleteSourceRequest { source_id: source };
-    service.sources(&scenario.admin).delete_source(delete).await.unwrap();
-    assert_eq!(search(&service, &scenario.admin, request).await.unwrap(), answer.hits);
+    service
+        .sources(&scenario.admin)
+        .delete_source(delete)
+        .await
+        .unwrap();
+    assert_eq!(
+        search(&service, &scenario.admin, request).await.unwrap(),
+        answer.hits
+    );
     let gone = search(&service, &scenario.admin, by_source).await.unwrap_err();
-    assert_eq!((gone.code(), reason(&gone).as_str()), (Code::NotFound, "SOURCE_NOT_FOUND"));
+    assert_eq!(
+        (gone.code(), reason(&gone).as_str()),
+        (Code::NotFound, "SOURCE_NOT_FOUND")
+    );
 }
 
 /// A collection with one record of these dimensions.
@@ -150,6 +173,7 @@ async fn collection(scenario: &Scenario, name: &str, function: EmbeddingFunction
     let settings = CollectionSettings {
         embedding_function: Some(function),
         dimensions,
+        sparse: None,
         metadata: Metadata::new(),
     };
     let name = chroma_sync::domain::names::CollectionName::parse("name", name).unwrap();
@@ -166,6 +190,7 @@ async fn collection(scenario: &Scenario, name: &str, function: EmbeddingFunction
         vector,
         document: "by hand".into(),
         metadata: Metadata::new(),
+        sparse: None,
     };
     chroma.client.upsert(&made, &[record]).await.unwrap();
 }
@@ -182,9 +207,18 @@ async fn a_collection_that_this_server_cannot_embed_for_is_refused_with_what_to_
         let status = search(&service, &scenario.admin, request).await.unwrap_err();
         (status.code(), reason(&status), status.message().to_owned())
     };
-    collection(&scenario, "qwen", EmbeddingFunction::for_model(QWEN3, None).unwrap(), 1_024).await;
+    collection(
+        &scenario,
+        "qwen",
+        EmbeddingFunction::for_model(QWEN3, None).unwrap(),
+        1_024,
+    )
+    .await;
     let (code, reason, message) = refused(in_database(&scenario, "qwen")).await;
-    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "MODEL_NOT_SERVED"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::FailedPrecondition, "MODEL_NOT_SERVED")
+    );
     assert_eq!(
         message,
         format!("this server does not serve model {QWEN3:?}; it serves: {MINILM}")
@@ -192,15 +226,24 @@ async fn a_collection_that_this_server_cannot_embed_for_is_refused_with_what_to_
 
     collection(&scenario, "short", unknown_function(), 3).await;
     let (code, reason, message) = refused(in_database(&scenario, "short")).await;
-    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "DIMENSION_MISMATCH"));
-    assert!(message.contains("3 dimensions") && message.contains("384"), "{message}");
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::FailedPrecondition, "DIMENSION_MISMATCH")
+    );
+    assert!(
+        message.contains("3 dimensions") && message.contains("384"),
+        "{message}"
+    );
     let contradicted = proto::SearchRequest {
         model: QWEN3.to_owned(),
         ..in_database(&scenario, "short")
     };
     let (code, reason, message) = refused(contradicted).await;
     assert_eq!((code, reason.as_str()), (Code::InvalidArgument, "INVALID_FIELD"));
-    assert!(message.starts_with(&format!("model: must be {MINILM:?}")), "{message}");
+    assert!(
+        message.starts_with(&format!("model: must be {MINILM:?}")),
+        "{message}"
+    );
 
     // One that says nothing, as other programs make it, is searched with the model that the caller names.
     scenario.chroma.python(
@@ -214,7 +257,10 @@ print(json.dumps(None))
 "#,
     );
     let (code, reason, message) = refused(in_database(&scenario, "silent")).await;
-    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "MODEL_UNKNOWN"));
+    assert_eq!(
+        (code, reason.as_str()),
+        (Code::FailedPrecondition, "MODEL_UNKNOWN")
+    );
     assert!(message.ends_with("give model"), "{message}");
     let named = proto::SearchRequest {
         model: MINILM.to_owned(),
@@ -222,7 +268,11 @@ print(json.dumps(None))
     };
     let hits = search(&service, &scenario.admin, named).await.unwrap();
     assert_eq!(
-        (hits[0].id.as_str(), hits[0].document_key.as_str(), hits[0].start_line),
+        (
+            hits[0].id.as_str(),
+            hits[0].document_key.as_str(),
+            hits[0].start_line
+        ),
         ("one", "", 0)
     );
     assert_eq!(hits[0].text, "by hand");
@@ -256,7 +306,10 @@ async fn a_search_reaches_what_its_token_reaches() {
     let theirs = refused(&stranger, in_database(&scenario, "target")).await;
     assert_eq!(theirs, missing("DATABASE_NOT_FOUND"));
     let absent = in_database(&scenario, "absent");
-    assert_eq!(refused(&scenario.admin, absent.clone()).await, missing("COLLECTION_NOT_FOUND"));
+    assert_eq!(
+        refused(&scenario.admin, absent.clone()).await,
+        missing("COLLECTION_NOT_FOUND")
+    );
     let without_token = (Code::Unauthenticated, "TOKEN_MISSING".to_owned());
     assert_eq!(refused("", absent).await, without_token);
 
@@ -291,7 +344,9 @@ async fn what_a_search_gets_wrong_is_named() {
     let changes: [(&str, Change); 6] = [
         ("query", |request| request.query.clear()),
         ("database_name", |request| request.place = None),
-        ("collection_name", |request| request.collection_name = "a".to_owned()),
+        ("collection_name", |request| {
+            request.collection_name = "a".to_owned()
+        }),
         ("limit", |request| request.limit = 101),
         ("limit", |request| request.limit = -1),
         ("offset", |request| request.offset = 201),
@@ -320,122 +375,11 @@ async fn what_a_search_gets_wrong_is_named() {
         texts: vec!["a".to_owned()],
         ..Default::default()
     };
-    let status = service.embeddings(&scenario.admin).embed(purpose).await.unwrap_err();
+    let status = service
+        .embeddings(&scenario.admin)
+        .embed(purpose)
+        .await
+        .unwrap_err();
     let violations = status.get_details_bad_request().unwrap().field_violations;
     assert_eq!(violations[0].field, "purpose");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rest_embeds_lists_models_and_searches_like_grpc() {
-    let scenario = Scenario::new(Backend::Sqlite).await;
-    let directory = tempfile::tempdir().unwrap();
-    let service = with_qwen3(&scenario.deployment, directory.path()).start();
-    let source = synced(&scenario, &service).await;
-    let rest = RestClient::new(&service, &scenario.admin);
-
-    let (status, models) = rest.get("/api/v1/models").await;
-    assert_eq!(status, 200);
-    let mut embeddings = service.embeddings(&scenario.admin);
-    let listed = embeddings.list_models(proto::ListModelsRequest {}).await;
-    let listed = listed.unwrap().into_inner().models;
-    let named: Vec<(&str, bool, bool)> = listed
-        .iter()
-        .map(|model| (model.name.as_str(), model.default, model.sparse))
-        .collect();
-    assert_eq!(named[..2], [(QWEN3, false, false), (MINILM, true, false)]);
-    assert_eq!(models.as_array().unwrap().len(), listed.len());
-    assert_eq!(models[1]["name"], MINILM);
-    assert_eq!((&models[1]["dimensions"], &models[1]["max_tokens"]), (&json!(384), &json!(256)));
-
-    let body = json!({"texts": ["a bridge"], "purpose": "query", "source_id": source});
-    let (status, embedded) = rest.post("/api/v1/embed", &body).await;
-    assert_eq!((status, &embedded["model"]), (200, &json!(MINILM)));
-    assert_eq!(embedded["embeddings"][0]["vector"].as_array().unwrap().len(), 384);
-    assert_eq!(
-        (&embedded["embeddings"][0]["tokens"], &embedded["embeddings"][0]["truncated"]),
-        (&json!(4), &json!(false))
-    );
-
-    let body = json!({
-        "query": "how does a bridge carry its road?", "source_id": source, "collection_name": "target",
-        "where": {"end_line": {"$lt": 4}}, "where_document": {"$contains": "bridge"}, "limit": 5,
-    });
-    let (status, found) = rest.post("/api/v1/search", &body).await;
-    assert_eq!((status, &found["model"]), (200, &json!(MINILM)), "{found}");
-    let hits = found["hits"].as_array().unwrap();
-    assert_eq!(hits.len(), 1);
-    let mut hit = hits[0].clone();
-    let score = hit["score"].take().as_f64().unwrap();
-    assert!((0.3..1.0).contains(&score), "{score}");
-    assert_eq!(hit["metadata"]["document_key"], "bridges.md");
-    assert_eq!(
-        (&hit["document_key"], &hit["start_line"], &hit["end_line"], &hit["text"]),
-        (&json!("bridges.md"), &json!(1), &json!(3), &json!(BRIDGES))
-    );
-
-    for (path, body, field) in [
-        ("/api/v1/embed", json!({"texts": ["a"]}), "purpose"),
-        ("/api/v1/embed", json!({"purpose": "query"}), "texts"),
-        ("/api/v1/embed", json!({"texts": ["a"], "purpose": "query", "model": "a/b"}), "model"),
-        (
-            "/api/v1/embed",
-            json!({"texts": ["a"], "purpose": "query", "model": MINILM, "source_id": source}),
-            "model",
-        ),
-        ("/api/v1/search", json!({"query": "a", "database_name": "db"}), "collection_name"),
-        (
-            "/api/v1/search",
-            json!({"query": "a", "source_id": source, "collection_name": "target", "where": {"$x": 1}}),
-            "where",
-        ),
-        (
-            "/api/v1/search",
-            json!({"query": "a", "source_id": source, "collection_name": "target", "limit": 0}),
-            "limit",
-        ),
-    ] {
-        let (status, refused) = rest.post(path, &body).await;
-        assert_eq!(status, 400, "{refused}");
-        assert_eq!(refused["violations"][0]["field"], field, "{refused}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_command_prints_hits_and_says_by_its_exit_code_whether_there_were_any() {
-    let scenario = Scenario::new(Backend::Sqlite).await;
-    let service = scenario.deployment.start();
-    let source = synced(&scenario, &service).await;
-    let database = scenario.database();
-    let run = |arguments: &[&str]| {
-        let all = [&["search", "--collection", "target"], arguments].concat();
-        scenario.deployment.run_against(&service, &scenario.admin, &all)
-    };
-    let place = ["--database", database.as_str()];
-    let question = "how does a bridge carry its road?";
-    let (code, printed) = run(&[&place[..], &[question, "what makes bread rise?"]].concat());
-    assert_eq!(code, Some(0));
-    let lines: Vec<&str> = printed.lines().collect();
-    assert_eq!(lines.len(), 8, "{printed}");
-    assert_eq!((lines[0], lines[4]), ("? how does a bridge carry its road?", "? what makes bread rise?"));
-    for (line, expected) in [(lines[1], "bridges.md:1-3"), (lines[5], "bread.md:1-3")] {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert!(words[0].parse::<f32>().unwrap() > 0.3, "{line}");
-        assert_eq!(words[1], expected);
-        assert!(line.contains("# B"), "{line}");
-    }
-
-    let rust = ["--source", &source, "--json", "--where", r#"{"language": "rust"}"#, question];
-    let (code, printed) = run(&rust);
-    assert_eq!(code, Some(0));
-    let hit: Value = serde_json::from_str(printed.trim()).unwrap();
-    assert_eq!(
-        (&hit["question"], &hit["document_key"], &hit["start_line"], &hit["end_line"]),
-        (&json!(question), &json!("src/load.rs"), &json!(1), &json!(4))
-    );
-    assert_eq!(hit["metadata"]["start_line"].to_string(), "1");
-
-    let nothing = [&place[..], &["--where-document", r#"{"$contains": "zeppelin"}"#, question]].concat();
-    assert_eq!(run(&nothing), (Some(2), format!("? {question}\n")));
-    let not_json = [&place[..], &["--where", "language=rust", question]].concat();
-    assert_eq!(run(&not_json), (Some(1), String::new()));
 }
