@@ -102,6 +102,8 @@ impl Follower {
             embedding: Embedding {
                 model: MINILM.to_owned(),
                 model_form: ModelForm::String,
+                task: None,
+                sparse: None,
             },
             chunking: Chunking::TreeSitter {
                 max_size_bytes: 1_024,

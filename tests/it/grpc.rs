@@ -87,7 +87,9 @@ async fn a_source_is_created_read_listed_and_deleted() {
         embedding: Some(proto::Embedding {
             dense: Some(proto::DenseEmbedding {
                 model: MINILM.to_owned(),
+                task: None,
             }),
+            sparse: None,
         }),
         chunking: Some(proto::Chunking {
             strategy: Some(Strategy::Lines(proto::LinesChunking {
@@ -353,8 +355,9 @@ async fn of_many_invocations_created_at_once_those_into_finished_collections_are
     let service = scenario.deployment.start_role("api");
     let source = scenario.create_source(&service, "owner/name").await;
     let settings = CollectionSettings {
-        embedding_function: EmbeddingFunction::for_model(MINILM).unwrap(),
+        embedding_function: EmbeddingFunction::for_model(MINILM, None),
         dimensions: 384,
+        sparse: None,
         metadata: [("finished_ingest".to_owned(), json!(true))]
             .into_iter()
             .collect(),

@@ -325,7 +325,8 @@ async fn what_the_server_does_not_have_is_named() {
     let model = create(&service, &scenario, |request| {
         let model = "nobody/nothing".to_owned();
         request.embedding = Some(proto::Embedding {
-            dense: Some(proto::DenseEmbedding { model }),
+            dense: Some(proto::DenseEmbedding { model, task: None }),
+            sparse: None,
         });
     })
     .await;

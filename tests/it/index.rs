@@ -20,8 +20,9 @@ use crate::harness::chroma::ChromaDatabase;
 
 fn settings(model: &str, dimensions: u32) -> CollectionSettings {
     CollectionSettings {
-        embedding_function: EmbeddingFunction::for_model(model).unwrap(),
+        embedding_function: EmbeddingFunction::for_model(model, None),
         dimensions,
+        sparse: None,
         metadata: map(json!({"finished_ingest": false})),
     }
 }
@@ -64,6 +65,7 @@ fn record(key: &str, n: u32, vector: Vec<f32>, text: &str, language: Option<&str
         vector,
         document: text.into(),
         metadata: metadata.into_map(),
+        sparse: None,
     }
 }
 

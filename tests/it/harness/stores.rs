@@ -8,7 +8,7 @@ use std::{
 use chroma_sync::{
     domain::{
         chunking::Chunking,
-        embedding::{Embedding, MINILM, ModelForm},
+        embedding::{BM25, Embedding, MINILM, ModelForm, SparseSettings, Task},
         globs::Globs,
         ids::{InvocationId, WorkerId},
         invocation::{GitReference, Invocation, InvocationInput, NewInvocation},
@@ -196,6 +196,11 @@ pub fn new_source(database_name: &str, repository: &str) -> NewSource {
         embedding: Embedding {
             model: MINILM.to_owned(),
             model_form: ModelForm::String,
+            task: Some(Task::default()),
+            sparse: Some(SparseSettings {
+                model: BM25.to_owned(),
+                key: "words".to_owned(),
+            }),
         },
         chunking: Chunking::Lines {
             max_lines: 10,
