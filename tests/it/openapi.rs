@@ -252,9 +252,7 @@ async fn schemathesis_finds_no_answer_that_the_document_does_not_say() {
     let other = scenario
         .deployment
         .create_key(&["--role", "admin", "--tenant", tenant.as_str()]);
-    // A document cannot say whether the Chroma server takes sparse vectors; this is one that does.
-    let deployment = scenario.deployment.clone().with("chroma.sparse_vectors", "on");
-    let service = deployment.start_role("api");
+    let service = scenario.deployment.start_role("api");
     let found = run_client("openapi_calls.py", &[&service.url, &scenario.admin, &other]);
 
     // What was called is what the document has, and reached more than refusals.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chroma_sync::domain::embedding::{BM25, MINILM};
+use chroma_sync::domain::embedding::MINILM;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -13,7 +13,6 @@ use crate::harness::{
     proxy::{Fault, FaultProxy},
     rest::{Answer, RestClient},
     scenario::Scenario,
-    sparse_chroma::SparseChroma,
     stores::Backend,
     wait_for,
 };
@@ -369,9 +368,7 @@ async fn every_path_sheds_what_is_beyond_the_limit() {
 async fn sources_fit_both_generations_of_the_documentation() {
     let documented = Documented::read();
     let scenario = Scenario::new(Backend::Sqlite).await;
-    let taking = SparseChroma::before(scenario.chroma.url()).await;
-    let deployment = scenario.deployment.clone().with("chroma.url", &taking.url());
-    let service = deployment.start_role("api");
+    let service = scenario.deployment.start_role("api");
     let client = RestClient::new(&service, &scenario.admin);
     let create = async |body: &Value| {
         let (status, created) = client.post(SOURCES, body).await;
@@ -388,8 +385,6 @@ async fn sources_fit_both_generations_of_the_documentation() {
         json!({"embedding_model": null}),
         json!({"embedding_model": {"model": MINILM, "task": null}}),
         json!({"embedding": {"dense": {"model": MINILM}, "sparse": null}}),
-        json!({"embedding": {"sparse": {"model": BM25, "key": "sparse_embedding"}}}),
-        json!({"embedding": {"dense": {"model": MINILM}, "sparse": {"model": BM25}}}),
         json!({"chunking": {"type": "lines"}}),
     ]
     .into_iter()

@@ -71,10 +71,6 @@ async fn a_wrong_form_is_refused_by_its_field() {
         ),
         (
             complete().field("embedding", r#"{"sparse": {}}"#),
-            "embedding.sparse.model",
-        ),
-        (
-            complete().field("embedding", r#"{"sparse": {"model": "Chroma/BM25"}}"#),
             "embedding.sparse",
         ),
     ];
