@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr};
 
 use super::{
     Store,
@@ -22,6 +22,9 @@ use crate::domain::{
 
 /// Invocations that are looked at, the newest of the source; what only older ones wrote is not worth a longer look.
 const INVOCATIONS: u64 = 200;
+
+/// The fingerprint of an invocation whose attempts had different ones. No digest reads like it.
+const MIXED: &str = "mixed";
 
 /// What an invocation asks for.
 #[derive(Debug, Clone, Copy)]
@@ -49,9 +52,11 @@ impl Store {
         attempt: u32,
         fingerprint: &str,
     ) -> Result<Held, StoreError> {
-        let update = Fence { id, attempt }
-            .update()
-            .col_expr(invocation::Column::Fingerprint, Expr::value(fingerprint));
+        let own = invocation::Column::Fingerprint;
+        let agrees = Condition::any().add(own.is_null()).add(own.eq(fingerprint));
+        // An attempt of another release may have written records before this one.
+        let merged = Expr::case(agrees, fingerprint).finally(MIXED);
+        let update = Fence { id, attempt }.update().col_expr(own, merged.into());
         self.fenced(update).await
     }
 

@@ -15,6 +15,7 @@ use crate::harness::stores::{TestStore, collection, created, database, new_invoc
 on_both_stores! {
     collections_that_were_finished_with_the_same_fingerprint_are_donors_the_newest_first,
     a_collection_that_anything_else_was_written_to_is_no_donor,
+    an_invocation_whose_attempts_disagree_makes_no_donor,
     a_lost_lease_writes_no_fingerprint,
 }
 
@@ -97,6 +98,30 @@ async fn a_collection_that_anything_else_was_written_to_is_no_donor(test: TestSt
     run(&test, &source, "mixed", Some("b"), End::Failed).await;
     run(&test, &source, "mixed", Some("a"), End::Complete).await;
     assert_eq!(donors(&test, &source, "new", "a").await, ["after-a-failure"]);
+}
+
+async fn an_invocation_whose_attempts_disagree_makes_no_donor(test: TestStore) {
+    let (claim, _) = test.claimed().await;
+    let (id, source_id) = (claim.invocation.id, claim.invocation.source_id.unwrap());
+    for fingerprint in ["a", "a", "b", "a"] {
+        let held = test.store.record_fingerprint(id, 1, fingerprint).await;
+        assert_eq!(held.unwrap(), Held::Held);
+    }
+    let ended = test
+        .store
+        .complete(id, 1, Statistics::default(), test.now())
+        .await;
+    assert_eq!(ended.unwrap(), Held::Held);
+    for fingerprint in ["a", "b"] {
+        let request = DonorRequest {
+            asking: InvocationId::generate(),
+            source_id,
+            database: &claim.invocation.database,
+            collection: &collection("new"),
+            fingerprint,
+        };
+        assert_eq!(test.store.donor_collections(request).await.unwrap(), []);
+    }
 }
 
 async fn a_lost_lease_writes_no_fingerprint(test: TestStore) {

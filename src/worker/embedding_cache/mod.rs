@@ -39,9 +39,9 @@ use crate::{
 };
 
 /// How long a window waits for the cache.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// How long the cache is left alone after it failed.
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(30);
 /// Bytes that may wait to be written. An embedder of 4,000 vectors of 1,024 numbers a second fills it in two
 /// seconds, and both databases write faster than that.
 const MAX_WAITING_BYTES: u64 = 32 << 20;
