@@ -293,13 +293,14 @@ impl Upload {
         } = details;
         let StoredUpload { sha256, size_bytes } = stored;
         let (app, auth) = (&self.app, &self.auth);
+        // What is refused makes no source.
+        app.require_sparse_taken(auth, sparse.as_ref()).await?;
         let mut source = app.upload_source(auth, &self.new.database).await?;
         if let Some(embedding) = embedding {
             source.embedding = embedding;
         }
         if sparse.is_some() {
             source.embedding.sparse = sparse;
-            app.require_sparse_taken(auth, &source.embedding).await?;
         }
         metadata.require_free("metadata", source.embedding.sparse_key())?;
         if let Some(chunking) = chunking {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::{App, Auth, refused_for, webhooks::show_secret};
 use crate::{
     domain::{
-        embedding::Embedding,
+        embedding::SparseSettings,
         ids::SourceId,
         page::{Page, PageRequest},
         source::{NewSource, S3Credential, S3Source, Source, SourceFilter, SourceSettings},
@@ -33,7 +33,8 @@ impl App {
         self.require_credential(auth, &source.settings).await?;
         let made_secret = self.prepare_webhook(auth, source.webhook.as_mut())?;
         self.require_database_exists(auth, &source.database).await?;
-        self.require_sparse_taken(auth, &source.embedding).await?;
+        self.require_sparse_taken(auth, source.embedding.sparse.as_ref())
+            .await?;
         self.keep_given_keys(auth, &mut source.settings).await?;
         match self
             .0
@@ -105,8 +106,12 @@ impl App {
     ///
     /// # Errors
     /// INVALID_FIELD, CHROMA_UNAVAILABLE.
-    pub(super) async fn require_sparse_taken(&self, auth: &Auth, embedding: &Embedding) -> Result<()> {
-        if embedding.sparse.is_none() {
+    pub(super) async fn require_sparse_taken(
+        &self,
+        auth: &Auth,
+        sparse: Option<&SparseSettings>,
+    ) -> Result<()> {
+        if sparse.is_none() {
             return Ok(());
         }
         let taken = self.chroma_of(auth)?.takes_sparse_vectors(auth.tenant()).await;
