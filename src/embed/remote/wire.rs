@@ -114,7 +114,7 @@ struct SparseAnswer {
 #[derive(Deserialize)]
 struct SparseEntry {
     indices: Vec<u32>,
-    values: Vec<Option<f32>>,
+    values: Vec<Option<f64>>,
 }
 
 /// Floats, or the base64 of little-endian floats. What is not finite is null in the JSON of some servers.
@@ -132,8 +132,9 @@ impl<'de> Deserialize<'de> for Numbers {
 
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Numbers, A::Error> {
                 let mut numbers = Vec::new();
-                while let Some(number) = sequence.next_element::<Option<f32>>()? {
-                    numbers.push(number.unwrap_or(f32::NAN));
+                // Read wide, since what no f32 holds is a fault of the text and not of the form.
+                while let Some(number) = sequence.next_element::<Option<f64>>()? {
+                    numbers.push(number.map_or(f32::NAN, |number| number as f32));
                 }
                 Ok(Numbers(numbers))
             }
@@ -357,7 +358,7 @@ fn ascending(entry: SparseEntry) -> Result<SparseVector, AnswerFault> {
         .indices
         .into_iter()
         .zip(entry.values)
-        .map(|(index, value)| (index, value.unwrap_or(f32::NAN)))
+        .map(|(index, value)| (index, value.map_or(f32::NAN, |value| value as f32)))
         .collect();
     if pairs.iter().any(|(_, value)| !value.is_finite()) {
         return Err(AnswerFault::NotFinite);
