@@ -26,7 +26,7 @@ impl MigrationTrait for Migration {
         let mut alter = Table::alter();
         alter
             .table(Invocations::Table)
-            .add_column(&mut text_null(Invocations::Fingerprint));
+            .add_column(text_null(Invocations::Fingerprint));
         manager.alter_table(alter).await?;
         if manager.get_database_backend() == DbBackend::Postgres {
             manager.get_connection().execute_unprepared(CREATE_CACHE).await?;

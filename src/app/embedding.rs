@@ -17,7 +17,7 @@ use crate::{
         ids::SourceId,
         texts::Texts,
     },
-    embed::{EmbedError, Embedder},
+    embed::{EmbedError, Embedder, RefusedText},
     error::{Error, FieldViolation, Reason, Result},
 };
 
@@ -252,9 +252,17 @@ impl App {
 fn failed(error: EmbedError) -> Error {
     if error.is_transient() {
         let message = "the model does not answer; try again later";
+        let wait = error.retry_after().unwrap_or(RETRY_DELAY);
         return Error::new(Reason::EmbeddingUnavailable, message)
-            .with_retry_after(RETRY_DELAY)
+            .with_retry_after(wait)
             .with_cause(error);
+    }
+    if let EmbedError::TextsRefused { texts } = error {
+        let refused = |text: RefusedText| {
+            let problem = format!("is refused by the model: {}", text.problem);
+            FieldViolation::new(format!("texts[{}]", text.index), problem)
+        };
+        return Error::invalid_fields(texts.into_iter().map(refused).collect());
     }
     Error::internal(error)
 }

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    batch::{self, to_json},
+    batch::{self, sparse_value, to_json},
     client::ChromaClient,
     error::IndexError,
+    sparse::is_about_sparse,
     transport::Call,
     types::{Collection, Hit, Metadata},
 };
@@ -68,20 +69,25 @@ impl ChromaClient {
             what: "the query".to_owned(),
             problem,
         })?;
-        let body = to_json(&json!({"searches": [search(query)], "read_level": "index_and_wal"}))?;
+        let body = to_json(&json!({"searches": [search(query)?], "read_level": "index_and_wal"}))?;
         let call = Call::post("search", self.collection_url(collection, &["search"]), body);
-        let answer: SearchBody = self
-            .transport
-            .call(call)
-            .await
-            .map_err(|error| error.about(collection))?;
+        let answer: SearchBody =
+            self.transport
+                .call(call)
+                .await
+                .map_err(|error| match error.about(collection) {
+                    // A server that has no index for the key says so before it says that it has no such search.
+                    IndexError::Rejected { message, .. } if is_about_sparse(&message) => {
+                        IndexError::Unsupported { message }
+                    }
+                    other => other,
+                })?;
         Ok(hits(answer))
     }
 }
 
-fn search(query: &HybridQuery<'_>) -> Value {
-    let SparseVector { indices, values } = &query.sparse;
-    let sparse = json!({"#type": "sparse_vector", "indices": indices, "values": values});
+fn search(query: &HybridQuery<'_>) -> Result<Value, IndexError> {
+    let sparse = sparse_value(&query.sparse)?;
     let ranked = (query.limit + query.offset).max(LEAST_RANKED);
     // A record that is in one ranking alone counts in the other as if it came right after its end.
     let knn = |key: &str, query: Value| {
@@ -98,13 +104,13 @@ fn search(query: &HybridQuery<'_>) -> Value {
         reciprocal(knn("#embedding", json!(query.vector))),
         reciprocal(knn(query.sparse_key, sparse)),
     ];
-    json!({
+    Ok(json!({
         "filter": filter(query.filter, query.document_filter),
         "rank": {"$mul": [{"$val": -1}, {"$sum": terms}]},
         "group_by": {},
         "limit": {"offset": query.offset, "limit": query.limit},
         "select": {"keys": ["#document", "#metadata", "#score"]},
-    })
+    }))
 }
 
 /// The Search API has one filter for both; the text is a key in it.

@@ -23,7 +23,6 @@ mod metadata;
 mod persisted_model;
 mod records;
 mod schema;
-mod search;
 mod sparse;
 mod transport;
 mod types;
@@ -38,7 +37,6 @@ pub use metadata::{
     RecordMetadata, START_COL, START_LINE, VERSION_KEY, VERSION_KEY_SHA256, is_reserved_key,
 };
 pub use persisted_model::PersistedModel;
-pub use search::RankedHit;
 pub use sparse::SparseVectors;
 pub use transport::ChromaOptions;
 pub use types::{

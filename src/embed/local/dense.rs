@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::embedding::ModelDescription,
-    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose, fingerprint},
+    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose},
 };
 
 /// A dense model with its own threads.
@@ -105,13 +105,7 @@ impl LocalEmbedder {
         if !trial.iter().all(SentenceEncoder::is_finite) {
             return Err(LoadError::NotFinite { path: weights });
         }
-        // A text that is cut elsewhere has another vector.
-        let computed = format!(
-            "{:?}, {} tokens",
-            options.precision.resolve(),
-            description.max_tokens
-        );
-        let fingerprint = fingerprint::of_files(files, &computed)?;
+        let fingerprint = options.fingerprint(files, description.max_tokens as usize)?;
         let pool =
             Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {
                 model: files.name().to_owned(),

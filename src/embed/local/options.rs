@@ -4,6 +4,8 @@ use std::{num::NonZeroUsize, thread};
 
 use chroma_sync_encoder::Precision;
 
+use crate::embed::{LoadError, ModelFiles, fingerprint};
+
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
 /// of code.
 const MAX_TOKENS: usize = 4096;
@@ -28,6 +30,18 @@ impl Default for LocalOptions {
             precision: PrecisionChoice::Single,
             max_tokens: NonZeroUsize::new(MAX_TOKENS).unwrap_or(NonZeroUsize::MIN),
         }
+    }
+}
+
+impl LocalOptions {
+    /// What tells vectors of the model in `files`, run so and reading `max_tokens`, from those of any other.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) fn fingerprint(&self, files: &ModelFiles, max_tokens: usize) -> Result<String, LoadError> {
+        // A text that is cut elsewhere has another vector.
+        let computed = format!("{:?}, {max_tokens} tokens", self.precision.resolve());
+        fingerprint::of_files(files, &computed)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::embed::{EmbedError, LoadError, MAX_TEXTS, ModelFiles, Purpose, Sparse
 /// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
 pub struct LocalSparseEmbedder {
     name: String,
+    fingerprint: String,
     pool: Pool<TermWeigher>,
 }
 
@@ -68,6 +69,7 @@ impl LocalSparseEmbedder {
         options: LocalOptions,
         weights: PathBuf,
     ) -> Result<Self, LoadError> {
+        let fingerprint = options.fingerprint(files, tokenizer.max_tokens())?;
         let weigher = TermWeigher { tokenizer, network };
         // Bits that rotted in the file show as NaN or infinity in nearly every vector.
         let trial = weigher.encode(&[&[0]], &mut MaskedLanguageScratch::default(), &mut || {});
@@ -81,6 +83,7 @@ impl LocalSparseEmbedder {
             })?;
         Ok(Self {
             name: files.name().to_owned(),
+            fingerprint,
             pool,
         })
     }
@@ -97,6 +100,10 @@ impl LocalSparseEmbedder {
 impl SparseEmbedder for LocalSparseEmbedder {
     fn model(&self) -> &str {
         &self.name
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        Some(self.fingerprint.clone())
     }
 
     fn embed(

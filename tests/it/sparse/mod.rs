@@ -12,7 +12,7 @@ use chroma_sync::{
     },
     embed::Bm25,
     index::{
-        ChromaClient, ChromaOptions, CollectionSettings, EmbeddingFunction, IndexError, SparseEntry,
+        ChromaClient, ChromaOptions, CollectionSettings, EmbeddingFunction, HybridQuery, IndexError,
         SparseIndex, SparseVectors,
     },
     proto::{self, invocation::State},
@@ -185,10 +185,8 @@ async fn the_schema_of_a_collection_is_the_one_that_the_stock_client_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hybrid_search_is_the_one_that_the_stock_client_sends_and_unsupported_by_a_single_node_server() {
+async fn a_single_node_server_does_not_have_hybrid_search() {
     let database = ChromaDatabase::create().await;
-    let taking = SparseChroma::before(database.url()).await;
-    let client = ChromaClient::new(ChromaOptions::new(Url::parse(&taking.url()).unwrap())).unwrap();
     let settings = CollectionSettings {
         embedding_function: EmbeddingFunction::for_model(MINILM, None),
         dimensions: 2,
@@ -196,50 +194,28 @@ async fn a_hybrid_search_is_the_one_that_the_stock_client_sends_and_unsupported_
         metadata: serde_json::Map::new(),
     };
     let name = CollectionName::parse("name", "searched").unwrap();
+    let client = ChromaClient::new(ChromaOptions::new(Url::parse(database.url()).unwrap())).unwrap();
     let collection = client
         .get_or_create_collection(&database.tenant, database.name(), &name, &settings)
         .await
         .unwrap();
-    let sparse = SparseEntry {
-        key: "sparse_embedding".into(),
-        vector: SparseVector {
+    let query = HybridQuery {
+        vector: vec![0.25, 0.5],
+        sparse_key: "sparse_embedding",
+        sparse: SparseVector {
             indices: vec![1, 7],
             values: vec![0.5, 1.5],
         },
+        filter: None,
+        document_filter: None,
+        limit: 10,
+        offset: 0,
     };
-    let filter = json!({"language": {"$eq": "rust"}});
-    let unsupported = client
-        .hybrid_search(&collection, &[0.25, 0.5], &sparse, 10, Some(&filter))
-        .await
-        .unwrap_err();
+    let unsupported = client.hybrid_query(&collection, &query).await.unwrap_err();
     assert!(
         matches!(unsupported, IndexError::Unsupported { .. }),
         "{unsupported}"
     );
-
-    let port = taking.port().to_string();
-    let arguments = [
-        port.as_str(),
-        database.tenant.as_str(),
-        database.name().as_str(),
-        "searched",
-    ];
-    let refused = python(&script("stock_search.py"), &arguments);
-    assert!(
-        refused.as_str().unwrap().contains("indexing is disabled"),
-        "{refused}"
-    );
-    let requests = taking.take("search");
-    let [ours, theirs] = requests.as_slice() else {
-        panic!("{requests:?}")
-    };
-    let (mut ours, mut theirs) = (ours.body.clone(), theirs.body.clone());
-    for body in [&mut ours, &mut theirs] {
-        // The client keeps the keys in a set.
-        let keys = body["searches"][0]["select"]["keys"].as_array_mut().unwrap();
-        keys.sort_by_key(Value::to_string);
-    }
-    assert_eq!(ours, theirs);
 }
 
 const README: &str =
