@@ -29,6 +29,9 @@ pub fn methods() -> Vec<MethodDescriptor> {
 pub fn set(message: &mut DynamicMessage, field: &FieldDescriptor, json: &Json) {
     let value = match json {
         Json::String(text) => Value::String(text.clone()),
+        Json::Number(number) if field.kind().as_enum().is_some() => {
+            Value::EnumNumber(number.as_i64().unwrap().try_into().unwrap())
+        }
         Json::Number(number) => Value::I64(number.as_i64().unwrap()),
         Json::Array(texts) => {
             let texts = texts
