@@ -22,7 +22,7 @@ impl Embeddings {
     }
 
     /// What makes a service ask it.
-    pub fn options(&self) -> [(&'static str, String); 2] {
+    pub fn options(&self) -> [(&'static str, String); 3] {
         let provider = format!(
             "[{{model = {MODEL:?}, provider = \"openai\", endpoints = [{:?}], dimensions = {DIMENSIONS}, \
              max_tokens = 8192, takes_instructions = false, max_batch_texts = 128}}]",
@@ -30,6 +30,7 @@ impl Embeddings {
         );
         [
             ("embedding.models", format!("[{MODEL:?}]")),
+            ("embedding.default_model", MODEL.to_owned()),
             ("embedding.providers", provider),
         ]
     }
