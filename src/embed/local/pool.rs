@@ -2,8 +2,10 @@
 //!
 //! A request is cut into steps, first to tokenise, then to encode in batches, and any idle thread takes the next
 //! step; so one large request uses all threads, and many small ones share them. Steps of queries come before steps
-//! of documents, for someone waits for them. A step of documents may take seconds with a large model, so a thread
-//! pauses in it several times a layer, and does what queries wait for before it goes on.
+//! of documents, for someone waits for them. Some threads have nothing to do but queries; the others run at a lower
+//! priority, so that a query, and whoever carries it, need not wait for a processor either. A step of documents may
+//! take seconds with a large model, so where more queries come than those threads can take, a thread pauses
+//! in it several times a layer, and does what queries wait for before it goes on.
 //!
 //! Back-pressure: a request needs one of [`ADMITTED_PER_THREAD`] permits per thread and purpose, and keeps it
 //! until its last step is gone from the queue. So the queue is bounded, and callers wait in `embed`.
@@ -26,6 +28,13 @@ use crate::embed::{EmbedError, Purpose};
 
 /// Requests of one purpose in work or in the queue for each thread: one to work on, one to follow at once.
 const ADMITTED_PER_THREAD: usize = 2;
+
+/// Threads for documents that one thread for queries goes with.
+const DOCUMENT_THREADS_PER_QUERY_THREAD: usize = 2;
+
+/// How much nicer than the process its threads for documents are: a quarter of a processor is left to them by one thread
+/// that is not (`nice(7)`: each step is a factor of about 1.25).
+const NICER: i32 = 6;
 
 /// Texts that are tokenised in one step.
 const TEXTS_PER_STEP: usize = 32;
@@ -76,6 +85,8 @@ struct Shared<M: Model> {
 struct Queue<V> {
     queries: VecDeque<Step<V>>,
     documents: VecDeque<Step<V>>,
+    /// Threads for queries alone that wait for one.
+    idle_query_threads: usize,
     stopped: bool,
 }
 
@@ -121,15 +132,24 @@ pub(super) struct Pool<M: Model> {
 }
 
 impl<M: Model> Pool<M> {
-    /// Starts `threads` threads that run `model`.
+    /// Starts `threads` threads that run `model`, and some more for queries alone.
     pub(super) fn start(model: M, threads: usize, name: &str) -> std::io::Result<Self> {
         let pool = Self::without_threads(model, threads);
+        // On an error the pool is dropped, which ends the threads that were started before.
         for index in 0..threads {
             let shared = Arc::clone(&pool.shared);
-            // On an error the pool is dropped, which ends the threads that were started before.
             thread::Builder::new()
                 .name(format!("{name}-{index}"))
-                .spawn(move || shared.run())?;
+                .spawn(move || {
+                    step_back();
+                    shared.run();
+                })?;
+        }
+        for index in 0..threads.div_ceil(DOCUMENT_THREADS_PER_QUERY_THREAD) {
+            let shared = Arc::clone(&pool.shared);
+            thread::Builder::new()
+                .name(format!("{name}-query-{index}"))
+                .spawn(move || shared.run_queries())?;
         }
         Ok(pool)
     }
@@ -139,6 +159,7 @@ impl<M: Model> Pool<M> {
         let queue = Mutex::new(Queue {
             queries: VecDeque::new(),
             documents: VecDeque::new(),
+            idle_query_threads: 0,
             stopped: false,
         });
         Self {
@@ -254,6 +275,30 @@ impl<M: Model> Shared<M> {
         }
     }
 
+    /// The life of a thread for queries.
+    fn run_queries(&self) {
+        let mut scratch = M::Scratch::default();
+        while let Some(step) = self.wait_for_query() {
+            self.work(step, &mut scratch, &mut || {});
+        }
+    }
+
+    /// The next step of a query, or none once the pool is dropped.
+    fn wait_for_query(&self) -> Option<Step<M::Vector>> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            if let Some(step) = queue.queries.pop_front() {
+                return Some(step);
+            }
+            queue.idle_query_threads += 1;
+            queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle_query_threads -= 1;
+        }
+    }
+
     /// Does one step, and in its pauses what queries wait for.
     fn take(&self, step: Step<M::Vector>, scratches: &mut Scratches<M::Scratch>) {
         let Scratches { documents, queries } = scratches;
@@ -263,10 +308,10 @@ impl<M: Model> Shared<M> {
         }
     }
 
-    /// Does the steps of queries that are there.
+    /// Does the steps of queries for which no thread of theirs is free.
     fn take_queries(&self, scratch: &mut M::Scratch) {
         loop {
-            let Some(step) = lock(&self.queue).queries.pop_front() else {
+            let Some(step) = lock(&self.queue).next_left_over() else {
                 return;
             };
             self.work(step, scratch, &mut || {});
@@ -367,6 +412,14 @@ impl<V> Queue<V> {
     fn next(&mut self) -> Option<Step<V>> {
         self.queries.pop_front().or_else(|| self.documents.pop_front())
     }
+
+    /// A step of a query, if there are more than threads that are about to take one.
+    fn next_left_over(&mut self) -> Option<Step<V>> {
+        match self.queries.len() > self.idle_query_threads {
+            true => self.queries.pop_front(),
+            false => None,
+        }
+    }
 }
 
 impl<V> Request<V> {
@@ -391,6 +444,19 @@ impl<V> Progress<V> {
     fn is_stage_done(&mut self) -> bool {
         self.steps_left -= 1;
         self.steps_left == 0
+    }
+}
+
+/// Lowers the priority of the calling thread, where the system has priorities of threads.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    {
+        // Of the thread alone: Linux has it by thread, whatever POSIX says.
+        let lowered = rustix::process::getpriority_process(None)
+            .and_then(|now| rustix::process::setpriority_process(None, now + NICER));
+        if let Err(error) = lowered {
+            tracing::debug!(%error, "threads for documents keep their priority");
+        }
     }
 }
 
