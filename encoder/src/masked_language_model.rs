@@ -2,7 +2,7 @@
 //!
 //! For a sequence, the weight of a term is `ln(1 + max(0, logit))` of its largest logit over all tokens (Formal et
 //! al., "SPLADE v2", 2021). Both functions grow with the logit, so they are applied once, to the largest. Logits
-//! are as many as the vocabulary for each token; they are computed in blocks of [`BLOCK_ROWS`] tokens, of which
+//! are as many as the vocabulary for each token; they are computed in blocks of `BLOCK_ROWS` tokens, of which
 //! only the largest of each term is kept.
 
 use crate::{

@@ -5,8 +5,8 @@
 //! and turned by their positions, a gated feed-forward unit. A token sees itself and those before it, so packed
 //! sequences need no mask but the triangle, and of the last layer only the last token of each sequence is computed.
 //!
-//! Memory of a thread: some 36 bytes times `hidden` for each token of a batch, plus blocks of [`BLOCK_ROWS`] in the
-//! feed-forward unit and of at most [`ATTENTION_ROWS`] in attention, whatever the length of a sequence. Absent on
+//! Memory of a thread: some 36 bytes times `hidden` for each token of a batch, plus blocks of `BLOCK_ROWS` in the
+//! feed-forward unit and of at most `ATTENTION_ROWS` in attention, whatever the length of a sequence. Absent on
 //! purpose: a cache of keys and values, sampling and the head over the vocabulary, which only generation needs.
 
 mod config;
