@@ -16,6 +16,9 @@
 #[path = "../../tests/it/harness/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros)]
 mod harness;
+#[path = "../shared/processes.rs"]
+#[allow(dead_code)]
+mod processes;
 #[allow(dead_code)]
 mod repository;
 
@@ -73,9 +76,9 @@ async fn run() {
     let request = invocation_request(&source, "large", None);
     let created = invocations.create_invocation(request).await.unwrap().into_inner();
     embeds(&scenario, &service, &created.id).await;
-    let (before, start) = (service_seconds(&service), Instant::now());
+    let (before, start) = (processes::processor_time(service.process_id()), Instant::now());
     let busy = caller.ask(count).await;
-    let used = service_seconds(&service) - before;
+    let used = processes::processor_time(service.process_id()) - before;
     let seconds = start.elapsed().as_secs_f64();
     let now = invocations
         .get_invocation(proto::GetInvocationRequest {
@@ -97,7 +100,10 @@ async fn run() {
         ratio(&busy.search, &idle.search, 50),
         ratio(&busy.search, &idle.search, 99),
     );
-    println!("the service used {:.2} cores meanwhile", used / seconds);
+    println!(
+        "the service used {:.2} cores meanwhile",
+        used.as_secs_f64() / seconds
+    );
 }
 
 /// Waits until the sync embeds.
@@ -110,16 +116,6 @@ async fn embeds(scenario: &Scenario, service: &Service, id: &str) {
         }
     }
     panic!("the sync ended before it embedded");
-}
-
-fn service_seconds(service: &Service) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", service.process_id())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11..13]
-        .iter()
-        .map(|field| field.parse::<u64>().unwrap())
-        .sum();
-    ticks as f64 / 100.0
 }
 
 /// Times of the questions of each kind, sorted.

@@ -34,6 +34,24 @@ pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 /// The most texts of one call; it bounds the memory that a call can ask for.
 pub const MAX_TEXTS: usize = 8192;
 
+/// Refuses a call with more than [`MAX_TEXTS`].
+fn check_count(texts: &[Arc<str>]) -> Result<(), EmbedError> {
+    match texts.len() {
+        count if count > MAX_TEXTS => Err(EmbedError::TooManyTexts {
+            count,
+            limit: MAX_TEXTS,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What stands before a text for a model that takes instructions; the text follows without a space.
+///
+/// Source: the model card of `Qwen/Qwen3-Embedding-0.6B`.
+fn before_text(instruction: &str) -> String {
+    format!("Instruct: {instruction}\nQuery:")
+}
+
 /// Why texts are embedded, which decides who waits for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {

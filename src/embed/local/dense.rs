@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     domain::embedding::ModelDescription,
-    embed::{EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, ModelFiles, Purpose},
+    embed::{EmbedError, EmbeddedText, Embedder, LoadError, ModelFiles, Purpose, check_count},
 };
 
 /// A dense model with its own threads.
@@ -144,12 +144,7 @@ impl Embedder for LocalEmbedder {
     ) -> BoxFuture<'_, Result<Vec<EmbeddedText>, EmbedError>> {
         let instruction = instruction.to_owned();
         Box::pin(async move {
-            if texts.len() > MAX_TEXTS {
-                return Err(EmbedError::TooManyTexts {
-                    count: texts.len(),
-                    limit: MAX_TEXTS,
-                });
-            }
+            check_count(&texts)?;
             let embedded = self.pool.embed(texts, instruction, purpose).await?;
             Ok(embedded.into_iter().map(embedded_text).collect())
         })

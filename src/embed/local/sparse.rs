@@ -10,7 +10,7 @@ use super::{
     pool::{Encoded, Model, Pool},
     tokenizer::TextTokenizer,
 };
-use crate::embed::{EmbedError, LoadError, MAX_TEXTS, ModelFiles, Purpose, SparseEmbedder, SparseVector};
+use crate::embed::{EmbedError, LoadError, ModelFiles, Purpose, SparseEmbedder, SparseVector, check_count};
 
 /// A sparse model with its own threads: the indices of its vectors are ids of its vocabulary.
 ///
@@ -112,12 +112,7 @@ impl SparseEmbedder for LocalSparseEmbedder {
         purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<SparseVector>, EmbedError>> {
         Box::pin(async move {
-            if texts.len() > MAX_TEXTS {
-                return Err(EmbedError::TooManyTexts {
-                    count: texts.len(),
-                    limit: MAX_TEXTS,
-                });
-            }
+            check_count(&texts)?;
             let weighed = self.pool.embed(texts, String::new(), purpose).await?;
             Ok(weighed.into_iter().map(sparse_vector).collect())
         })

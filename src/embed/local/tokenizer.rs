@@ -2,7 +2,7 @@
 
 use tokenizers::{Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy};
 
-use crate::embed::EmbedError;
+use crate::embed::{EmbedError, before_text};
 
 /// Bytes of a text that are looked at for each token the model can read. Tokens of real text have 2 to 6
 /// bytes, so a longer text is cut off anyway, and a text of any length costs no more than this.
@@ -98,7 +98,7 @@ impl TextTokenizer {
         let text = if instruction.is_empty() {
             text
         } else {
-            instructed = instruct(self.beginning(instruction), self.beginning(text));
+            instructed = before_text(self.beginning(instruction)) + self.beginning(text);
             &instructed
         };
         let read = self.beginning(text);
@@ -117,11 +117,4 @@ impl TextTokenizer {
     fn beginning<'a>(&self, text: &'a str) -> &'a str {
         &text[..text.floor_char_boundary(self.max_bytes)]
     }
-}
-
-/// A text as models that take instructions were trained to read it.
-///
-/// Source: the model card of `Qwen/Qwen3-Embedding-0.6B`, which has no space after `Query:`.
-fn instruct(instruction: &str, text: &str) -> String {
-    format!("Instruct: {instruction}\nQuery:{text}")
 }

@@ -41,7 +41,7 @@ use self::{
     wire::{Dense, Sparse, Wire},
 };
 use super::{
-    EmbedError, EmbeddedText, Embedder, LoadError, MAX_TEXTS, Purpose, SparseEmbedder, SparseVector,
+    EmbedError, EmbeddedText, Embedder, LoadError, Purpose, SparseEmbedder, SparseVector, check_count,
 };
 use crate::{domain::embedding::ModelDescription, outbound, secret::Secret};
 
@@ -175,7 +175,7 @@ impl Embedder for RemoteEmbedder {
             false => String::new(),
         };
         Box::pin(async move {
-            check_count(texts.len())?;
+            check_count(&texts)?;
             let before = self.client.wire.before(&instruction);
             let prepared = self.lengths.prepare(texts, before).await?;
             let embedded = self.client.embed(&prepared, purpose, &instruction).await?;
@@ -200,22 +200,12 @@ impl SparseEmbedder for RemoteSparseEmbedder {
         purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<SparseVector>, EmbedError>> {
         Box::pin(async move {
-            check_count(texts.len())?;
+            check_count(&texts)?;
             let prepared = self.lengths.prepare(texts, String::new()).await?;
             let embedded = self.client.embed(&prepared, purpose, "").await?;
             Ok(embedded.into_iter().map(|text| text.vector).collect())
         })
     }
-}
-
-fn check_count(count: usize) -> Result<(), EmbedError> {
-    if count > MAX_TEXTS {
-        return Err(EmbedError::TooManyTexts {
-            count,
-            limit: MAX_TEXTS,
-        });
-    }
-    Ok(())
 }
 
 type Headers = Vec<(HeaderName, HeaderValue)>;

@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use super::error::RemoteError;
-use crate::embed::SparseVector;
+use crate::embed::{SparseVector, before_text};
 
 /// Bytes of a number in JSON, with room, and of what surrounds all vectors.
 const BYTES_PER_NUMBER: usize = 32;
@@ -164,11 +164,11 @@ impl Wire for Dense {
         }
     }
 
-    /// The prompt that Qwen3-Embedding was trained with (its model card).
+    /// What stands before each text; Chroma Cloud puts it there itself.
     fn before(&self, instruction: &str) -> String {
         match (self.wire, instruction) {
             (DenseWire::ChromaCloud, _) | (DenseWire::Openai, "") => String::new(),
-            (DenseWire::Openai, instruction) => format!("Instruct: {instruction}\nQuery:"),
+            (DenseWire::Openai, instruction) => before_text(instruction),
         }
     }
 

@@ -18,7 +18,7 @@ use unicode_properties::{GeneralCategoryGroup, UnicodeGeneralCategory};
 use super::{SparseEmbedder, SparseVector, murmur3::murmur3, stop_words::is_stop_word};
 use crate::{
     domain::embedding::BM25,
-    embed::{EmbedError, MAX_TEXTS, Purpose},
+    embed::{EmbedError, Purpose, check_count},
 };
 
 /// How soon more occurrences of a word add less.
@@ -111,12 +111,7 @@ impl SparseEmbedder for Bm25 {
         _purpose: Purpose,
     ) -> BoxFuture<'_, Result<Vec<SparseVector>, EmbedError>> {
         Box::pin(async move {
-            if texts.len() > MAX_TEXTS {
-                return Err(EmbedError::TooManyTexts {
-                    count: texts.len(),
-                    limit: MAX_TEXTS,
-                });
-            }
+            check_count(&texts)?;
             let dropped = CancellationToken::new();
             let _dropped = dropped.clone().drop_guard();
             let computing = task::spawn_blocking(move || {
@@ -138,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::embed::MAX_TEXTS;
 
     fn index(word: &str) -> u32 {
         let SparseVector { indices, .. } = Bm25::vector(word);
