@@ -4,8 +4,9 @@ Usage: openapi_calls.py URL TOKEN OTHER_TOKEN
 
 schemathesis runs all of its phases with all of its checks against the server at URL: the examples of the
 document, the boundaries of every schema, random requests, and sequences of requests along the links. The two
-tokens are of different tenants, which must not see each other's objects. Nothing is left to chance, so two runs
-against an empty server send the same requests.
+tokens are of different tenants, which must not see each other's objects. Before the run every operation on one
+object is given an object of its own, whose id its example has, so that it succeeds whatever the sequences reach.
+Nothing else is left to chance either: two runs against an empty server send the same requests.
 
 Prints one JSON object: `answers` counts the answers by operation and status, `checks` the checks that passed by
 name. Whatever is found goes to standard error with the request that shows it, and the exit code is 1.
@@ -18,7 +19,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 HERE = Path(__file__).parent
 SCHEMATHESIS = (sys.executable, "-m", "schemathesis.cli", "run")
@@ -41,6 +42,34 @@ def summary(report):
     return {"answers": answers, "checks": checks}
 
 
+def create(url, token, path, body):
+    """What the server answers when something is created."""
+    headers = {"x-chroma-token": token, "content-type": "application/json"}
+    with urlopen(Request(f"{url}{path}", json.dumps(body).encode(), headers)) as answer:
+        return json.load(answer)
+
+
+def own_object(url, token, name):
+    """The parameters of a path that name a new source or a new pending invocation; `name` is not used twice."""
+    source = {"database_name": "default_database", "github": {"repository": f"examples/{name}"}}
+    source_id = create(url, token, "/api/v1/sources", source)["source_id"]
+    invocation = {"target_collection_name": name, "ref_identifier": {"branch": "main"}}
+    created = create(url, token, f"/api/v1/sources/{source_id}/invocations", invocation)
+    return {"source_id": source_id, "invocation_id": created["invocation_id"]}
+
+
+def give_objects(document, url, token):
+    """Makes the ids in the examples of every operation those of objects that nothing else is done to."""
+    shared = document["components"]["parameters"]
+    for item in document["paths"].values():
+        parameters = [shared[parameter["$ref"].rsplit("/", 1)[1]] for parameter in item.pop("parameters", [])]
+        for operation in item.values():
+            if parameters:
+                ids = own_object(url, token, operation["operationId"])
+                named = [{**parameter, "example": ids[parameter["name"]]} for parameter in parameters]
+                operation["parameters"] = operation.get("parameters", []) + named
+
+
 def main():
     url, *tokens = sys.argv[1:]
     names = ("one", "two")
@@ -54,7 +83,9 @@ def main():
         (work / "schemathesis.toml").write_text((HERE / "schemathesis.toml").read_text())
         # From a file: schemathesis does not call the address that it has the document from.
         with urlopen(f"{url}/openapi.json") as answer:
-            (work / "openapi.json").write_bytes(answer.read())
+            document = json.load(answer)
+        give_objects(document, url, tokens[0])
+        (work / "openapi.json").write_text(json.dumps(document))
         report = work / "report.ndjson"
         arguments = ("--report", "ndjson", "--report-ndjson-path", str(report), "--no-color")
         run = subprocess.run(
