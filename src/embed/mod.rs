@@ -83,9 +83,14 @@ pub trait Embedder: Send + Sync + 'static {
     /// text vectors that may stand in one collection. Embeddings are cached, and records copied from collection to
     /// collection, under it. Must be the same in every process and after every restart.
     ///
-    /// The default is the name, for a model that someone else serves and whose weights are not seen.
-    fn fingerprint(&self) -> String {
-        self.model().name.clone()
+    /// The default is the name, for a model that someone else serves and whose weights are not seen. The first call
+    /// may take seconds.
+    ///
+    /// # Errors
+    /// [`EmbedError::Weights`].
+    fn fingerprint(&self) -> BoxFuture<'_, Result<String, EmbedError>> {
+        let name = self.model().name.clone();
+        Box::pin(async move { Ok(name) })
     }
 
     /// Embeds `texts`, at most [`MAX_TEXTS`]: one result for each, in order.

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, thread};
 
 use chroma_sync_encoder::Precision;
 
-use crate::embed::{LoadError, ModelFiles, fingerprint};
+use crate::embed::{LoadError, ModelFiles, fingerprint::Fingerprint};
 
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
 /// of code.
@@ -44,9 +44,13 @@ impl LocalOptions {
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub(super) fn fingerprint(&self, files: &ModelFiles, max_tokens: usize) -> Result<String, LoadError> {
+    pub(super) fn fingerprint(
+        &self,
+        files: &ModelFiles,
+        max_tokens: usize,
+    ) -> Result<Fingerprint, LoadError> {
         // A text that is cut elsewhere has another vector.
         let computed = format!("{:?}, {max_tokens} tokens", self.precision());
-        fingerprint::of_files(files, &computed)
+        Fingerprint::open(files, &computed)
     }
 }

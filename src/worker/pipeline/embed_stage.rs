@@ -95,38 +95,45 @@ impl Models {
     }
 
     /// The same models with the cache of `environment` before them, for an attempt of `tenant`.
-    pub(super) fn with_cache(
+    pub(super) async fn with_cache(
         self,
         environment: &Environment,
         tenant: &TenantName,
         progress: &ProgressHandle,
-    ) -> Self {
+    ) -> Result<Self, EmbedError> {
         let cache = &environment.embedding_cache;
-        let dense = CachedEmbedder::new(self.dense, cache.clone(), tenant, progress.clone());
-        let sparse = self.sparse.map(|SparseModel { embedder, key }| SparseModel {
-            embedder: cached_sparse(embedder, cache.as_ref(), tenant),
-            key,
-        });
-        Self {
+        let dense = CachedEmbedder::new(self.dense, cache.clone(), tenant, progress.clone()).await?;
+        let sparse = match self.sparse {
+            Some(SparseModel { embedder, key }) => Some(SparseModel {
+                embedder: cached_sparse(embedder, cache.as_ref(), tenant).await?,
+                key,
+            }),
+            None => None,
+        };
+        Ok(Self {
             dense: Arc::new(dense),
             task: self.task,
             sparse,
-        }
+        })
     }
 
     /// What the records of an invocation are made with, as a digest; the settings of a source never change, but
     /// what serves them may.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(super) async fn fingerprint(&self) -> Result<String, EmbedError> {
         let prompt = self
             .task
             .as_ref()
             .map_or("", |task| task.document_prompt.as_str());
-        let sparse = self.sparse.as_ref().map(|sparse| {
-            let fingerprint = sparse.embedder.fingerprint();
-            (sparse.embedder.model().to_owned(), fingerprint)
-        });
-        let dense = self.dense.fingerprint();
-        sha256_hex(&format!("{CHUNKS_REVISION} {dense:?} {prompt:?} {sparse:?}"))
+        let sparse = match &self.sparse {
+            Some(SparseModel { embedder, .. }) => {
+                Some((embedder.model().to_owned(), embedder.fingerprint().await?))
+            }
+            None => None,
+        };
+        let dense = self.dense.fingerprint().await?;
+        Ok(sha256_hex(&format!(
+            "{CHUNKS_REVISION} {dense:?} {prompt:?} {sparse:?}"
+        )))
     }
 
     async fn embed(&self, items: Vec<Loaded>) -> Result<EmbeddedWindow, AttemptError> {

@@ -125,7 +125,9 @@ pub(super) async fn run(
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
     let models = Models::find(environment, &claim.plan.embedding)?;
-    let models = models.with_cache(environment, &claim.invocation.tenant, progress);
+    let models = models
+        .with_cache(environment, &claim.invocation.tenant, progress)
+        .await?;
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
@@ -148,7 +150,7 @@ pub(super) async fn run(
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
-    let fingerprint = models.fingerprint();
+    let fingerprint = models.fingerprint().await?;
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
     let copying = Copying {
