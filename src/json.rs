@@ -1,4 +1,5 @@
-//! Invocations and their events as JSON: what REST answers, streams, and sends to webhooks.
+//! Invocations, their events and the hits of searches as JSON: what REST answers and streams, what webhooks get, and
+//! what the command line prints.
 //!
 //! Source of every name and form: the published OpenAPI description of Chroma Sync and its older overview
 //! page. What they do not have comes in fields of its own, and only where it applies.
@@ -8,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::domain::{
     invocation::{DEFAULT_BRANCH, GitReference, Invocation, InvocationInput, S3Objects, State, UploadedFile},
     s3::{BucketName, CustomId},
+    search::SearchHit,
     time::Timestamp,
     user_metadata::UserMetadata,
     webhook::WebhookDelivery,
@@ -164,6 +166,19 @@ pub fn progress(invocation: &Invocation) -> Value {
         "tokens_per_second": counts.tokens_per_second,
         "documents_left": progress.documents_left(),
         "time_left_ms": progress.time_left_ms(),
+    })
+}
+
+/// A hit of a search. What no sync wrote has neither a document nor lines.
+pub fn search_hit(hit: SearchHit) -> Value {
+    json!({
+        "id": hit.id,
+        "score": hit.score,
+        "document_key": hit.document_key,
+        "start_line": hit.start_line,
+        "end_line": hit.end_line,
+        "text": hit.text,
+        "metadata": hit.metadata,
     })
 }
 

@@ -11,7 +11,11 @@ use super::{
     output,
     remote::{Remote, explain},
 };
-use crate::proto::{self, search_request::Place};
+use crate::{
+    domain::search::SearchHit,
+    json::{flatten, search_hit},
+    proto::{self, search_request::Place},
+};
 
 /// Characters of a hit's text on its line.
 const SHOWN_CHARACTERS: usize = 80;
@@ -109,17 +113,25 @@ fn describe(hit: &proto::SearchHit) -> String {
     format!("  {:.3}  {place:<48}  {short}", hit.score)
 }
 
+/// The hit as REST answers it, with the question.
 fn as_json(question: &str, hit: proto::SearchHit) -> Value {
-    json!({
-        "question": question,
-        "id": hit.id,
-        "score": hit.score,
-        "document_key": hit.document_key,
-        "start_line": hit.start_line,
-        "end_line": hit.end_line,
-        "text": hit.text,
-        "metadata": Value::Object(from_wire(hit.metadata.unwrap_or_default())),
-    })
+    let mut body = json!({"question": question});
+    flatten(&mut body, search_hit(of_wire(hit)));
+    body
+}
+
+fn of_wire(hit: proto::SearchHit) -> SearchHit {
+    // Lines count from 1, and a message has 0 and the empty key for what is absent.
+    let line = |line: i32| u32::try_from(line).ok().filter(|line| *line > 0);
+    SearchHit {
+        start_line: line(hit.start_line),
+        end_line: line(hit.end_line),
+        document_key: (!hit.document_key.is_empty()).then_some(hit.document_key),
+        id: hit.id,
+        score: hit.score,
+        text: hit.text,
+        metadata: from_wire(hit.metadata.unwrap_or_default()),
+    }
 }
 
 fn filter(flag: &str, text: Option<&str>) -> anyhow::Result<Option<Struct>> {

@@ -28,6 +28,9 @@ pub enum EmbedError {
     /// The embedder is being dropped.
     #[error("the embedder was stopped")]
     Stopped,
+    /// The weights can no longer be read, to tell which model computes the vectors.
+    #[error("the weights of the model can no longer be read, check the disk and start the service again")]
+    Weights(#[source] io::Error),
     /// A server that computes the model failed.
     #[error(transparent)]
     Remote(#[from] RemoteError),
@@ -69,6 +72,7 @@ impl EmbedError {
             | Self::Tokenizer(_)
             | Self::NotFinite
             | Self::Panicked
+            | Self::Weights(_)
             | Self::TextsRefused { .. } => false,
         }
     }
@@ -82,6 +86,7 @@ impl EmbedError {
             | Self::NotFinite
             | Self::Panicked
             | Self::Stopped
+            | Self::Weights(_)
             | Self::TextsRefused { .. } => None,
         }
     }

@@ -25,9 +25,10 @@ use futures::future::BoxFuture;
 
 use crate::domain::embedding::ModelDescription;
 
+pub use chroma_sync_encoder::Precision;
 pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError, RefusedText};
-pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
+pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, Tokens};
 pub use registry::Embedders;
 pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 
@@ -82,9 +83,14 @@ pub trait Embedder: Send + Sync + 'static {
     /// text vectors that may stand in one collection. Embeddings are cached, and records copied from collection to
     /// collection, under it. Must be the same in every process and after every restart.
     ///
-    /// The default is the name, for a model that someone else serves and whose weights are not seen.
-    fn fingerprint(&self) -> String {
-        self.model().name.clone()
+    /// The default is the name, for a model that someone else serves and whose weights are not seen. The first call
+    /// may take seconds.
+    ///
+    /// # Errors
+    /// [`EmbedError::Weights`].
+    fn fingerprint(&self) -> BoxFuture<'_, Result<String, EmbedError>> {
+        let name = self.model().name.clone();
+        Box::pin(async move { Ok(name) })
     }
 
     /// Embeds `texts`, at most [`MAX_TEXTS`]: one result for each, in order.

@@ -8,7 +8,7 @@ use super::{
     batch::{self, BatchLimits, to_json},
     client::ChromaClient,
     error::IndexError,
-    metadata::DOCUMENT_KEY_SHA256,
+    metadata::{DOCUMENT_KEY_SHA256, VERSION_KEY},
     transport::Call,
     types::{Collection, DocumentRecords, Hit, PageFields, Record, StoredRecord},
     wire::{DeletedBody, GetBody, QueryBody},
@@ -130,6 +130,9 @@ impl ChromaClient {
                     if let Some(Value::String(hash)) = record.metadata.get(DOCUMENT_KEY_SHA256) {
                         let document = documents.entry(hash.clone()).or_default();
                         document.ids.push(record.id);
+                        if let Some(Value::String(version)) = record.metadata.get(VERSION_KEY) {
+                            document.versions.insert(version.clone());
+                        }
                         for key in record.metadata.into_iter().map(|(key, _)| key) {
                             document.metadata_keys.insert(key);
                         }

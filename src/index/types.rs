@@ -143,6 +143,8 @@ pub struct DocumentRecords {
     pub ids: Vec<String>,
     /// Every key that the metadata of any of them has.
     pub metadata_keys: BTreeSet<String>,
+    /// The versions of the document that they say they are of: one, unless a write broke off in the middle.
+    pub versions: BTreeSet<String>,
 }
 
 /// Which parts of a record besides its id are wanted.

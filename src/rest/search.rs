@@ -10,8 +10,9 @@ use super::{
     extract::{Caller, JsonBody, read_object, required},
 };
 use crate::{
-    domain::search::{RequestedSearch, Search, SearchHit},
+    domain::search::{RequestedSearch, Search},
     error::Error,
+    json::search_hit,
 };
 
 #[derive(Debug, Deserialize)]
@@ -39,7 +40,7 @@ pub(super) async fn search(
     JsonBody(body): JsonBody,
 ) -> RestResult<Json<Value>> {
     let found = state.app.search(&auth, read(&body)?).await?;
-    let hits: Vec<Value> = found.hits.into_iter().map(hit).collect();
+    let hits: Vec<Value> = found.hits.into_iter().map(search_hit).collect();
     Ok(Json(json!({"model": found.model, "hits": hits})))
 }
 
@@ -58,16 +59,4 @@ fn read(body: &[u8]) -> Result<Search, Error> {
         hybrid: body.hybrid,
     };
     Ok(search.check()?)
-}
-
-fn hit(hit: SearchHit) -> Value {
-    json!({
-        "id": hit.id,
-        "score": hit.score,
-        "document_key": hit.document_key,
-        "start_line": hit.start_line,
-        "end_line": hit.end_line,
-        "text": hit.text,
-        "metadata": hit.metadata,
-    })
 }

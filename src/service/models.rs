@@ -6,7 +6,7 @@ use crate::{
     config::{Config, EmbeddingPrecision, ProviderConfig, ProviderKind},
     domain::embedding::ModelDescription,
     embed::{
-        Bm25, Embedders, LoadError, LocalOptions, ModelDirectories, PrecisionChoice,
+        Bm25, Embedders, LoadError, LocalOptions, ModelDirectories, Precision,
         remote::{DenseWire, RemoteEmbedder, RemoteOptions, RemoteSparseEmbedder},
     },
 };
@@ -24,10 +24,10 @@ pub fn model_directories(config: &Config) -> ModelDirectories {
 pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     let mut options = LocalOptions {
         precision: match config.embedding.precision {
-            EmbeddingPrecision::Auto => PrecisionChoice::Auto,
-            EmbeddingPrecision::F32 => PrecisionChoice::Single,
-            EmbeddingPrecision::Bf16 => PrecisionChoice::Bfloat16,
-            EmbeddingPrecision::Int8 => PrecisionChoice::EightBit,
+            EmbeddingPrecision::Auto => None,
+            EmbeddingPrecision::F32 => Some(Precision::Single),
+            EmbeddingPrecision::Bf16 => Some(Precision::Bfloat16),
+            EmbeddingPrecision::Int8 => Some(Precision::EightBit),
         },
         max_tokens: config.embedding.max_tokens,
         ..LocalOptions::default()

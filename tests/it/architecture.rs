@@ -94,6 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "embed",
             "error",
             "index",
+            "json",
             "openapi",
             "parse",
             "proto",

@@ -326,7 +326,9 @@ async fn the_tail_of_a_longer_version_is_found_beyond_one_page_and_deleted() {
     let DocumentRecords {
         ids: mut old,
         metadata_keys,
+        versions,
     } = ids.remove(&long).unwrap();
+    assert_eq!(versions.len(), 1, "{versions:?}");
     assert!(metadata_keys.contains("document_key_sha256"), "{metadata_keys:?}");
     old.sort();
     let mut expected: Vec<String> = (0..OLD).map(|n| record_id(&long, n)).collect();

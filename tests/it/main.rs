@@ -26,6 +26,7 @@ mod grpc_listings;
 mod grpc_wire;
 mod harness;
 mod index;
+mod instructed_queries;
 mod model_hub;
 mod openai_embeddings;
 mod openapi;

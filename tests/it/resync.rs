@@ -1,10 +1,10 @@
 //! A re-sync costs what changed: records are copied from a collection of the same source, embeddings come from the
 //! cache, and both give the very records that a sync of their own would have made.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use chroma_sync::{
-    domain::document::sha256_hex,
+    domain::{document::sha256_hex, embedding::MINILM},
     index::StoredRecord,
     proto::{self, Statistics, github_input::Reference, invocation::State},
 };
@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::harness::{
     chroma::assert_same_records,
     git_server::{Change, Repository},
+    models_directory,
     scenario::Scenario,
     service::Service,
     stores::{Backend, on_both},
@@ -362,4 +363,38 @@ async fn an_attempt_after_a_crash_computes_nothing_that_was_computed_before() {
     );
     assert!(counts.embeddings_computed < chunks + 2 * 128, "{counts:?}");
     drop(second);
+}
+
+/// Bytes that the process read so far, of files and of whatever else; what is mapped does not count.
+fn bytes_read(service: &Service) -> u64 {
+    let counts = fs::read_to_string(format!("/proc/{}/io", service.process_id())).unwrap();
+    let read = counts.lines().find_map(|line| line.strip_prefix("rchar: "));
+    read.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_are_read_through_once_and_not_before_the_first_sync() {
+    let weights = models_directory().join(MINILM).join("model.safetensors");
+    let weights = fs::metadata(weights).unwrap().len();
+    let scenario = Scenario::new(Backend::Sqlite).await;
+    let repository = Repository::create(&scenario.repositories(), "owner/name");
+    repository.commit("main", &[Change::file("a.txt", "text\n")]);
+    let service = scenario.deployment.start();
+    let request = proto::EmbedRequest {
+        texts: vec!["a question".to_owned()],
+        purpose: proto::EmbeddingPurpose::Query.into(),
+        settings: None,
+    };
+    let mut embeddings = service.embeddings(&scenario.admin);
+    embeddings.embed(request).await.unwrap();
+    let before = bytes_read(&service);
+    assert!(before < weights / 2, "{before} of {weights}");
+
+    let source = scenario.create_source(&service, "owner/name").await;
+    run(&scenario, &service, &source, "first", None).await;
+    let first = bytes_read(&service) - before;
+    assert!(first >= weights, "{first} of {weights}");
+    run(&scenario, &service, &source, "second", None).await;
+    let second = bytes_read(&service) - before - first;
+    assert!(second < weights / 2, "{second} of {weights}");
 }

@@ -12,7 +12,10 @@ use super::{
 };
 use crate::{
     domain::embedding::ModelDescription,
-    embed::{EmbedError, EmbeddedText, Embedder, LoadError, ModelFiles, Purpose, check_count},
+    embed::{
+        EmbedError, EmbeddedText, Embedder, LoadError, ModelFiles, Purpose, check_count,
+        fingerprint::Fingerprint,
+    },
 };
 
 /// A dense model with its own threads.
@@ -20,7 +23,7 @@ use crate::{
 /// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
 pub struct LocalEmbedder {
     description: ModelDescription,
-    fingerprint: String,
+    fingerprint: Fingerprint,
     pool: Pool<SentenceEncoder>,
 }
 
@@ -132,8 +135,8 @@ impl Embedder for LocalEmbedder {
         &self.description
     }
 
-    fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
+    fn fingerprint(&self) -> BoxFuture<'_, Result<String, EmbedError>> {
+        Box::pin(self.fingerprint.get())
     }
 
     fn embed(

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use chroma_sync_encoder::{Encoder, MaskedLanguageModel, Qwen3, Qwen3Config, TensorError, Weights};
 
 pub use dense::LocalEmbedder;
-pub use options::{LocalOptions, PrecisionChoice};
+pub use options::LocalOptions;
 pub use sparse::LocalSparseEmbedder;
 pub use tokenizer::Tokens;
 
@@ -77,7 +77,7 @@ impl LocalModel {
             path: path.clone(),
             source: source.into(),
         };
-        let precision = options.precision.resolve();
+        let precision = options.precision();
         match architecture {
             Architecture::Bert(config) => {
                 let weights = Weights::read(&tensors, &config, precision).map_err(failed)?;

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, thread};
 
 use chroma_sync_encoder::Precision;
 
-use crate::embed::{LoadError, ModelFiles, fingerprint};
+use crate::embed::{LoadError, ModelFiles, fingerprint::Fingerprint};
 
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
 /// of code.
@@ -15,8 +15,9 @@ const MAX_TOKENS: usize = 4096;
 pub struct LocalOptions {
     /// Threads of the model's own, each of which computes a batch by itself.
     pub threads: NonZeroUsize,
-    /// What its weights are held in.
-    pub precision: PrecisionChoice,
+    /// What its weights are held in, and what products are computed in; none is what is fastest on this processor
+    /// without harm ([`Precision::automatic`]).
+    pub precision: Option<Precision>,
     /// The most tokens of a text that are read, where the model itself reads more. The time of a text grows a
     /// little faster than its tokens, the memory of a thread with them.
     pub max_tokens: NonZeroUsize,
@@ -27,45 +28,29 @@ impl Default for LocalOptions {
     fn default() -> Self {
         Self {
             threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            precision: PrecisionChoice::Single,
+            precision: Some(Precision::Single),
             max_tokens: NonZeroUsize::new(MAX_TOKENS).unwrap_or(NonZeroUsize::MIN),
         }
     }
 }
 
 impl LocalOptions {
+    /// What the weights are held in on this processor.
+    pub(super) fn precision(&self) -> Precision {
+        self.precision.unwrap_or_else(Precision::automatic)
+    }
+
     /// What tells vectors of the model in `files`, run so and reading `max_tokens`, from those of any other.
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub(super) fn fingerprint(&self, files: &ModelFiles, max_tokens: usize) -> Result<String, LoadError> {
+    pub(super) fn fingerprint(
+        &self,
+        files: &ModelFiles,
+        max_tokens: usize,
+    ) -> Result<Fingerprint, LoadError> {
         // A text that is cut elsewhere has another vector.
-        let computed = format!("{:?}, {max_tokens} tokens", self.precision.resolve());
-        fingerprint::of_files(files, &computed)
-    }
-}
-
-/// What weights are held in, and what products are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PrecisionChoice {
-    /// What is fastest on this processor without harm: [`Precision::automatic`].
-    Auto,
-    /// 32-bit floats.
-    Single,
-    /// 16-bit floats with the range of 32-bit ones.
-    Bfloat16,
-    /// Weights in 8-bit integers with scales, products in bf16.
-    EightBit,
-}
-
-impl PrecisionChoice {
-    /// What this processor uses.
-    pub fn resolve(self) -> Precision {
-        match self {
-            Self::Auto => Precision::automatic(),
-            Self::Single => Precision::Single,
-            Self::Bfloat16 => Precision::Bfloat16,
-            Self::EightBit => Precision::EightBit,
-        }
+        let computed = format!("{:?}, {max_tokens} tokens", self.precision());
+        Fingerprint::open(files, &computed)
     }
 }

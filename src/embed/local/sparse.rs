@@ -10,14 +10,17 @@ use super::{
     pool::{Encoded, Model, Pool},
     tokenizer::TextTokenizer,
 };
-use crate::embed::{EmbedError, LoadError, ModelFiles, Purpose, SparseEmbedder, SparseVector, check_count};
+use crate::embed::{
+    EmbedError, LoadError, ModelFiles, Purpose, SparseEmbedder, SparseVector, check_count,
+    fingerprint::Fingerprint,
+};
 
 /// A sparse model with its own threads: the indices of its vectors are ids of its vocabulary.
 ///
 /// Dropping it ends the threads; calls that wait for an answer end with [`EmbedError::Stopped`].
 pub struct LocalSparseEmbedder {
     name: String,
-    fingerprint: String,
+    fingerprint: Fingerprint,
     pool: Pool<TermWeigher>,
 }
 
@@ -102,8 +105,8 @@ impl SparseEmbedder for LocalSparseEmbedder {
         &self.name
     }
 
-    fn fingerprint(&self) -> Option<String> {
-        Some(self.fingerprint.clone())
+    fn fingerprint(&self) -> BoxFuture<'_, Result<Option<String>, EmbedError>> {
+        Box::pin(async { self.fingerprint.get().await.map(Some) })
     }
 
     fn embed(

@@ -28,9 +28,12 @@ pub trait SparseEmbedder: Send + Sync + 'static {
 
     /// What tells its vectors from those of another embedder of the same name, as
     /// [`Embedder::fingerprint`](super::Embedder::fingerprint); they are cached under it. None for a model that
-    /// computes a vector in less time than it takes to look one up.
-    fn fingerprint(&self) -> Option<String> {
-        None
+    /// computes a vector in less time than it takes to look one up. The first call may take seconds.
+    ///
+    /// # Errors
+    /// [`EmbedError::Weights`].
+    fn fingerprint(&self) -> BoxFuture<'_, Result<Option<String>, EmbedError>> {
+        Box::pin(async { Ok(None) })
     }
 
     /// Embeds `texts`, at most [`MAX_TEXTS`](super::MAX_TEXTS): one vector for each, in order.

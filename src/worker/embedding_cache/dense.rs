@@ -23,6 +23,7 @@ const NORM_TOLERANCE: f32 = 0.02;
 /// A model with the cache before it, for one attempt. Counts what was computed and what was found.
 pub(in crate::worker) struct CachedEmbedder {
     inner: Arc<dyn Embedder>,
+    fingerprint: String,
     cache: Option<EmbeddingCache>,
     prefix: Prefix,
     progress: ProgressHandle,
@@ -30,20 +31,25 @@ pub(in crate::worker) struct CachedEmbedder {
 
 impl CachedEmbedder {
     /// `inner` for an attempt of `tenant`; without a cache it only counts.
-    pub(in crate::worker) fn new(
+    ///
+    /// # Errors
+    /// Those of [`Embedder::fingerprint`].
+    pub(in crate::worker) async fn new(
         inner: Arc<dyn Embedder>,
         cache: Option<EmbeddingCache>,
         tenant: &TenantName,
         progress: ProgressHandle,
-    ) -> Self {
+    ) -> Result<Self, EmbedError> {
+        let fingerprint = inner.fingerprint().await?;
         let owner = cache.as_ref().map_or("", |cache| cache.owner(tenant));
-        let prefix = Prefix::of(&[FORM, owner.as_bytes(), inner.fingerprint().as_bytes()]);
-        Self {
+        let prefix = Prefix::of(&[FORM, owner.as_bytes(), fingerprint.as_bytes()]);
+        Ok(Self {
             inner,
+            fingerprint,
             cache,
             prefix,
             progress,
-        }
+        })
     }
 }
 
@@ -52,8 +58,8 @@ impl Embedder for CachedEmbedder {
         self.inner.model()
     }
 
-    fn fingerprint(&self) -> String {
-        self.inner.fingerprint()
+    fn fingerprint(&self) -> BoxFuture<'_, Result<String, EmbedError>> {
+        Box::pin(async { Ok(self.fingerprint.clone()) })
     }
 
     fn embed(

@@ -18,19 +18,23 @@ use crate::{
 const FORM: &[u8] = b"chroma-sync sparse u32 f32 1";
 
 /// `inner` with the cache before it, if it is one that is worth it.
-pub(in crate::worker) fn cached(
+///
+/// # Errors
+/// Those of [`SparseEmbedder::fingerprint`].
+pub(in crate::worker) async fn cached(
     inner: Arc<dyn SparseEmbedder>,
     cache: Option<&EmbeddingCache>,
     tenant: &TenantName,
-) -> Arc<dyn SparseEmbedder> {
-    match (cache, inner.fingerprint()) {
+) -> Result<Arc<dyn SparseEmbedder>, EmbedError> {
+    let fingerprint = inner.fingerprint().await?;
+    Ok(match (cache, fingerprint) {
         (Some(cache), Some(fingerprint)) => Arc::new(CachedSparseEmbedder {
             prefix: Prefix::of(&[FORM, cache.owner(tenant).as_bytes(), fingerprint.as_bytes()]),
             cache: cache.clone(),
             inner,
         }),
         (None, _) | (Some(_), None) => inner,
-    }
+    })
 }
 
 struct CachedSparseEmbedder {
@@ -44,7 +48,7 @@ impl SparseEmbedder for CachedSparseEmbedder {
         self.inner.model()
     }
 
-    fn fingerprint(&self) -> Option<String> {
+    fn fingerprint(&self) -> BoxFuture<'_, Result<Option<String>, EmbedError>> {
         self.inner.fingerprint()
     }
 

@@ -2,14 +2,14 @@
 //!
 //! Two windows are with the embedders at once, so that their threads find the next one when they are done
 //! with the first; dense and sparse vectors of a window are computed beside each other. The windows leave in
-//! the order they came. A text that a model refuses fails its document alone (`refusals.rs`).
+//! the order they came. A text that a model refuses is handed on as such, with those beside it embedded.
 
 use std::sync::Arc;
 
 use futures::{StreamExt, TryFutureExt, future::OptionFuture, stream};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{EmbeddedChunk, EmbeddedWindow, Loaded, refusals::Refusals};
+use super::{Embedded, EmbeddedChunk, EmbeddedWindow, Loaded};
 use crate::{
     chunk::CHUNKS_REVISION,
     domain::{
@@ -46,26 +46,17 @@ pub(super) async fn run(
         (received > 0).then_some((items, input))
     });
     let mut embedded = Box::pin(windows.map(|items| models.embed(items)).buffered(WINDOWS_AHEAD));
-    let mut refusals = Refusals::default();
     let mut start = Instant::now();
     while let Some(window) = embedded.next().await {
         // Windows overlap; the time between two results is what the stage really took for one.
         progress.time(Stage::Embed, start);
-        let window = refusals.settle(window?);
-        if out.send(window).await.is_err() {
+        if out.send(window?).await.is_err() {
             // The index stage ended and says why.
             return Ok(());
         }
         start = Instant::now();
     }
     Ok(())
-}
-
-/// What became of one window.
-pub(super) struct Answered {
-    pub(super) window: EmbeddedWindow,
-    /// Places in the window of chunks that a model refuses, in order, and why.
-    pub(super) refused: Vec<(usize, String)>,
 }
 
 /// The models of a source, ready to embed.
@@ -104,41 +95,48 @@ impl Models {
     }
 
     /// The same models with the cache of `environment` before them, for an attempt of `tenant`.
-    pub(super) fn with_cache(
+    pub(super) async fn with_cache(
         self,
         environment: &Environment,
         tenant: &TenantName,
         progress: &ProgressHandle,
-    ) -> Self {
+    ) -> Result<Self, EmbedError> {
         let cache = &environment.embedding_cache;
-        let dense = CachedEmbedder::new(self.dense, cache.clone(), tenant, progress.clone());
-        let sparse = self.sparse.map(|SparseModel { embedder, key }| SparseModel {
-            embedder: cached_sparse(embedder, cache.as_ref(), tenant),
-            key,
-        });
-        Self {
+        let dense = CachedEmbedder::new(self.dense, cache.clone(), tenant, progress.clone()).await?;
+        let sparse = match self.sparse {
+            Some(SparseModel { embedder, key }) => Some(SparseModel {
+                embedder: cached_sparse(embedder, cache.as_ref(), tenant).await?,
+                key,
+            }),
+            None => None,
+        };
+        Ok(Self {
             dense: Arc::new(dense),
             task: self.task,
             sparse,
-        }
+        })
     }
 
     /// What the records of an invocation are made with, as a digest; the settings of a source never change, but
     /// what serves them may.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(super) async fn fingerprint(&self) -> Result<String, EmbedError> {
         let prompt = self
             .task
             .as_ref()
             .map_or("", |task| task.document_prompt.as_str());
-        let sparse = self.sparse.as_ref().map(|sparse| {
-            let fingerprint = sparse.embedder.fingerprint();
-            (sparse.embedder.model().to_owned(), fingerprint)
-        });
-        let dense = self.dense.fingerprint();
-        sha256_hex(&format!("{CHUNKS_REVISION} {dense:?} {prompt:?} {sparse:?}"))
+        let sparse = match &self.sparse {
+            Some(SparseModel { embedder, .. }) => {
+                Some((embedder.model().to_owned(), embedder.fingerprint().await?))
+            }
+            None => None,
+        };
+        let dense = self.dense.fingerprint().await?;
+        Ok(sha256_hex(&format!(
+            "{CHUNKS_REVISION} {dense:?} {prompt:?} {sparse:?}"
+        )))
     }
 
-    async fn embed(&self, items: Vec<Loaded>) -> Result<Answered, AttemptError> {
+    async fn embed(&self, items: Vec<Loaded>) -> Result<EmbeddedWindow, AttemptError> {
         let mut open: Vec<(usize, Arc<str>)> = items
             .iter()
             .enumerate()
@@ -147,15 +145,15 @@ impl Models {
                 Loaded::Settled { .. } => None,
             })
             .collect();
-        let mut items: Vec<(Loaded, Option<_>)> = items.into_iter().map(|item| (item, None)).collect();
-        let mut refused = Vec::new();
+        // What became of each chunk: its vectors, or why a model refuses it.
+        let mut answers: Vec<Option<Result<EmbeddedChunk, String>>> = items.iter().map(|_| None).collect();
         // Every turn refuses a text or is the last one.
         while !open.is_empty() {
             let texts = open.iter().map(|(_, text)| Arc::clone(text)).collect();
             match self.vectors(texts).await {
                 Ok(embedded) if embedded.len() == open.len() => {
                     for ((place, _), embedded) in open.drain(..).zip(embedded) {
-                        items[place].1 = Some(embedded);
+                        answers[place] = Some(Ok(embedded));
                     }
                 }
                 Ok(_) => return Err(AttemptError::StageEnded("embed")),
@@ -164,17 +162,20 @@ impl Models {
                 {
                     for text in texts.into_iter().rev() {
                         let (place, _) = open.remove(text.index);
-                        refused.push((place, text.problem));
+                        answers[place] = Some(Err(text.problem));
                     }
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        refused.sort_unstable_by_key(|(place, _)| *place);
-        Ok(Answered {
-            window: EmbeddedWindow { items },
-            refused,
-        })
+        let items = items.into_iter().zip(answers).map(|pair| match pair {
+            (Loaded::Settled { ordinal, outcome }, _) => Ok(Embedded::Settled { ordinal, outcome }),
+            (Loaded::Chunk(chunk), Some(Ok(embedded))) => Ok(Embedded::Chunk(chunk, embedded)),
+            (Loaded::Chunk(chunk), Some(Err(problem))) => Ok(Embedded::Refused(chunk, problem)),
+            (Loaded::Chunk(_), None) => Err(AttemptError::StageEnded("embed")),
+        });
+        let items = items.collect::<Result<_, _>>()?;
+        Ok(EmbeddedWindow { items })
     }
 
     /// The vectors of each text, dense and sparse ones at the same time.

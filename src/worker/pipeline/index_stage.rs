@@ -8,7 +8,10 @@ use std::{
 use serde_json::Value;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{DocumentWork, EmbeddedChunk, EmbeddedWindow, Loaded, LoadedChunk, target::Target};
+use super::{
+    DocumentWork, Embedded, EmbeddedChunk, EmbeddedWindow, LoadedChunk, open_document::OpenDocument,
+    target::Target,
+};
 use crate::{
     domain::{
         document::{DocumentOutcome, record_id},
@@ -39,7 +42,8 @@ pub(super) async fn run(
         target,
         progress,
         old_records: HashMap::new(),
-        open: Totals::default(),
+        open: None,
+        refused: None,
     };
     while let Some(window) = input.recv().await {
         let start = Instant::now();
@@ -49,14 +53,6 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Counts of the document whose chunks are coming in.
-#[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    bytes: u64,
-    tokens: u64,
-    truncated: u64,
-}
-
 struct IndexStage<'a> {
     environment: &'a Environment,
     lease: &'a Lease,
@@ -64,57 +60,126 @@ struct IndexStage<'a> {
     progress: &'a ProgressHandle,
     /// What the collection held of the documents under way before they were written anew.
     old_records: HashMap<String, DocumentRecords>,
-    open: Totals,
+    open: Option<OpenDocument>,
+    /// The document that failed last because of a chunk: only its chunks can still come, since those of a document
+    /// come together.
+    refused: Option<u32>,
+}
+
+/// What one window comes to.
+#[derive(Default)]
+struct Outcomes {
+    records: Vec<Record>,
+    /// Ids of records that documents no longer have.
+    stale: Vec<String>,
+    /// Key digests of documents that failed after some of their records were written.
+    partly_written: Vec<String>,
+    /// Documents that failed, of which an earlier attempt may have written records.
+    doubtful: Vec<Arc<DocumentWork>>,
+    settled: Vec<Settled>,
+    counts: Statistics,
 }
 
 impl IndexStage<'_> {
     async fn index(&mut self, window: EmbeddedWindow) -> Result<(), AttemptError> {
         self.find_old_records(&window).await?;
-        let mut records = Vec::with_capacity(window.items.len());
-        let mut settled = Vec::new();
-        let mut stale = Vec::new();
-        let mut counts = Statistics::default();
+        let mut outcomes = Outcomes::default();
         let mut budgets = Vec::with_capacity(window.items.len());
-        for (item, embedded) in window.items {
+        for item in window.items {
             match item {
-                Loaded::Settled { ordinal, outcome } => {
-                    // A document may fail after some of its chunks were added.
-                    self.open = Totals::default();
-                    count(&mut counts, &outcome);
-                    settled.push(Settled {
-                        ordinal,
-                        outcome,
-                        chunks: 0,
-                    });
-                }
-                Loaded::Chunk(chunk) => {
-                    let Some(embedded) = embedded else {
-                        return Err(AttemptError::StageEnded("embed"));
-                    };
-                    self.add(&chunk, &embedded.dense);
-                    let document = Arc::clone(&chunk.document);
-                    let last = chunk.n + 1 == document.chunks;
-                    let old = self.old_records.get(&document.document_key_sha256);
-                    records.push(record(&chunk, embedded, old));
+                Embedded::Settled { ordinal, outcome } => outcomes.settle(ordinal, outcome, 0),
+                Embedded::Chunk(chunk, embedded) => {
+                    self.take(&chunk, embedded, &mut outcomes);
                     budgets.push(chunk);
-                    if last {
-                        stale.extend(self.stale_records(&document));
-                        self.close(&document, &mut counts);
-                        let (ordinal, chunks) = (document.ordinal, document.chunks);
-                        settled.push(Settled {
-                            ordinal,
-                            outcome: DocumentOutcome::Indexed,
-                            chunks,
-                        });
-                    }
                 }
+                Embedded::Refused(chunk, problem) => self.refuse(&chunk, &problem, &mut outcomes),
             }
         }
+        if let Some(open) = &mut self.open {
+            outcomes.records.extend(open.take_excess());
+        }
+        let Outcomes {
+            records,
+            stale,
+            partly_written,
+            doubtful,
+            settled,
+            counts,
+        } = outcomes;
         self.target.upsert(self.lease, records).await?;
-        // The texts are out of the pipeline now; the load stage may go on.
+        // The texts are written, or wait as part of a bounded number; the load stage may go on.
         drop(budgets);
         self.target.delete(self.lease, stale).await?;
+        self.discard(partly_written, doubtful).await?;
         settle(self.environment, self.lease, self.progress, &settled, &counts).await
+    }
+
+    /// Adds a chunk to its document; the last one ends it.
+    fn take(&mut self, chunk: &LoadedChunk, embedded: EmbeddedChunk, outcomes: &mut Outcomes) {
+        let document = &chunk.document;
+        if self.refused == Some(document.ordinal) {
+            return;
+        }
+        let open = self.open.take().filter(|open| open.ordinal() == document.ordinal);
+        let mut open = open.unwrap_or_else(|| OpenDocument::new(document.ordinal));
+        let EmbeddedText {
+            tokens, truncated, ..
+        } = embedded.dense;
+        let old = self.old_records.get(&document.document_key_sha256);
+        open.add(record(chunk, embedded, old), tokens, truncated);
+        if chunk.n + 1 < document.chunks {
+            self.open = Some(open);
+            return;
+        }
+        let (records, totals) = open.finish();
+        outcomes.records.extend(records);
+        outcomes.stale.extend(self.stale_records(document));
+        outcomes.counts.chunks_indexed += u64::from(document.chunks);
+        outcomes.counts.bytes_indexed += totals.bytes;
+        outcomes.counts.tokens_embedded += totals.tokens;
+        outcomes.counts.chunks_truncated += totals.truncated;
+        outcomes.settle(document.ordinal, DocumentOutcome::Indexed, document.chunks);
+    }
+
+    /// Fails the document of a chunk that a model refuses, once.
+    fn refuse(&mut self, chunk: &LoadedChunk, problem: &str, outcomes: &mut Outcomes) {
+        let (document, n) = (&chunk.document, chunk.n);
+        if self.refused.replace(document.ordinal) == Some(document.ordinal) {
+            return;
+        }
+        let open = self.open.take().filter(|open| open.ordinal() == document.ordinal);
+        if open.is_some_and(|open| open.is_partly_written()) {
+            outcomes.partly_written.push(document.document_key_sha256.clone());
+        } else if self.lease.attempt > 1 {
+            outcomes.doubtful.push(Arc::clone(document));
+        }
+        self.old_records.remove(&document.document_key_sha256);
+        let reason = format!("chunk {n} cannot be embedded: {problem}");
+        outcomes.settle(document.ordinal, DocumentOutcome::Failed(reason), 0);
+    }
+
+    /// Deletes the records of documents that failed after this invocation wrote some of them, and with them what is
+    /// left of their former version. It comes before the outcome, so an attempt that is broken off here repeats it.
+    async fn discard(
+        &self,
+        mut partly_written: Vec<String>,
+        doubtful: Vec<Arc<DocumentWork>>,
+    ) -> Result<(), AttemptError> {
+        let digests: Vec<String> = doubtful
+            .iter()
+            .map(|document| document.document_key_sha256.clone())
+            .collect();
+        let found = self.target.records_of(&digests).await?;
+        for (document, digest) in doubtful.iter().zip(digests) {
+            let records = found.get(&digest);
+            if records.is_some_and(|records| records.versions.contains(&document.version_key)) {
+                partly_written.push(digest);
+            }
+        }
+        if partly_written.is_empty() {
+            return Ok(());
+        }
+        self.target.delete_written(self.lease, &partly_written).await
     }
 
     /// Asks once a window which records the collection has of the documents that begin in it.
@@ -122,9 +187,9 @@ impl IndexStage<'_> {
         let beginning: Vec<String> = window
             .items
             .iter()
-            .filter_map(|(item, _)| match item {
-                Loaded::Chunk(chunk) if chunk.n == 0 => Some(chunk.document.document_key_sha256.clone()),
-                Loaded::Chunk(_) | Loaded::Settled { .. } => None,
+            .filter_map(|item| match item {
+                Embedded::Chunk(chunk, _) if chunk.n == 0 => Some(chunk.document.document_key_sha256.clone()),
+                Embedded::Chunk(..) | Embedded::Refused(..) | Embedded::Settled { .. } => None,
             })
             .collect();
         self.old_records.extend(self.target.records_of(&beginning).await?);
@@ -144,24 +209,17 @@ impl IndexStage<'_> {
         old.retain(|id| !written.contains(id));
         old
     }
+}
 
-    fn add(&mut self, chunk: &LoadedChunk, embedded: &EmbeddedText) {
-        self.open.bytes += chunk.text.len() as u64;
-        self.open.tokens += u64::from(embedded.tokens);
-        self.open.truncated += u64::from(embedded.truncated);
-    }
-
-    fn close(&mut self, document: &DocumentWork, counts: &mut Statistics) {
-        let Totals {
-            bytes,
-            tokens,
-            truncated,
-        } = std::mem::take(&mut self.open);
-        counts.documents_indexed += 1;
-        counts.chunks_indexed += u64::from(document.chunks);
-        counts.bytes_indexed += bytes;
-        counts.tokens_embedded += tokens;
-        counts.chunks_truncated += truncated;
+impl Outcomes {
+    /// Counts a document that ends with so many records.
+    fn settle(&mut self, ordinal: u32, outcome: DocumentOutcome, chunks: u32) {
+        count(&mut self.counts, &outcome);
+        self.settled.push(Settled {
+            ordinal,
+            outcome,
+            chunks,
+        });
     }
 }
 
@@ -225,7 +283,7 @@ fn record(chunk: &LoadedChunk, embedded: EmbeddedChunk, old: Option<&DocumentRec
     }
 }
 
-/// Counts a document that ended without records.
+/// Counts a document that ended.
 pub(super) fn count(counts: &mut Statistics, outcome: &DocumentOutcome) {
     match outcome {
         DocumentOutcome::Discovered => {}

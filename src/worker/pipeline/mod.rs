@@ -1,7 +1,8 @@
 //! `fetch -> chunk -> embed -> index`: one direction, joined by channels that are bounded by bytes.
 //!
-//! A chunk holds a part of the byte budget from the moment it is cut until its record is written, so
-//! memory is bounded whatever the input. Every document ends in the ledger, and its outcome is written
+//! A chunk holds a part of the byte budget from the moment it is cut until its window is written, and the records
+//! that wait for the rest of their document are bounded by their number, so memory is bounded whatever the input.
+//! Every document ends in the ledger, and its outcome is written
 //! after its records, so whatever the ledger calls indexed is in the collection. An attempt that follows
 //! a broken one goes on where the ledger ends.
 
@@ -11,8 +12,8 @@ mod fetch;
 mod index_stage;
 mod ledger;
 mod load_stage;
+mod open_document;
 mod prepare;
-mod refusals;
 mod removal;
 mod target;
 mod unchanged;
@@ -91,10 +92,20 @@ struct LoadedChunk {
     _budget: OwnedSemaphorePermit,
 }
 
-/// What the embed stage hands on: items in the order they were loaded, each chunk with its vector.
+/// What the embed stage hands on, in the order it was loaded.
 #[derive(Debug)]
 struct EmbeddedWindow {
-    items: Vec<(Loaded, Option<EmbeddedChunk>)>,
+    items: Vec<Embedded>,
+}
+
+#[derive(Debug)]
+enum Embedded {
+    /// A document that ended before.
+    Settled { ordinal: u32, outcome: DocumentOutcome },
+    /// A chunk with its vectors.
+    Chunk(LoadedChunk, EmbeddedChunk),
+    /// A chunk that a model refuses, and why.
+    Refused(LoadedChunk, String),
 }
 
 /// The vectors of a chunk.
@@ -114,7 +125,9 @@ pub(super) async fn run(
     progress: &ProgressHandle,
 ) -> Result<(), AttemptError> {
     let models = Models::find(environment, &claim.plan.embedding)?;
-    let models = models.with_cache(environment, &claim.invocation.tenant, progress);
+    let models = models
+        .with_cache(environment, &claim.invocation.tenant, progress)
+        .await?;
     progress.enter(Phase::Fetching);
     let mut fetched = fetch::fetch(environment, claim, lease, progress, Memory::Kept).await?;
     let shows_source = fetched.coverage.shows_source();
@@ -137,7 +150,7 @@ pub(super) async fn run(
     let pending = ledger::prepare(&environment.store, lease, &entries, &unchanged, progress).await?;
 
     progress.enter(Phase::Indexing);
-    let fingerprint = models.fingerprint();
+    let fingerprint = models.fingerprint().await?;
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     ledger::held(store.record_fingerprint(id, attempt, &fingerprint).await?)?;
     let copying = Copying {

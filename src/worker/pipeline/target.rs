@@ -146,7 +146,7 @@ impl Target {
         Ok(())
     }
 
-    /// Deletes all records of documents that this very attempt wrote.
+    /// Deletes all records of documents that this invocation wrote, whether or not the collection held any before.
     pub(super) async fn delete_written(
         &self,
         lease: &Lease,

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     domain::document::{record_id, sha256_hex},
     fetch::{Entry, Listed},
+    index::DocumentRecords,
     store::{Claim, OwnedDocument},
     worker::{Environment, failure::AttemptError},
 };
@@ -62,7 +63,8 @@ fn by_key(entries: &[Entry]) -> HashMap<&str, (u32, &str)> {
         .collect()
 }
 
-/// Those of which the collection has the very records that they had.
+/// Those of which the collection has the very records that they had: others with the same ids may have come from an
+/// attempt at another version that broke off.
 async fn still_held(
     target: &Target,
     documents: &[(u32, OwnedDocument)],
@@ -76,11 +78,13 @@ async fn still_held(
         .iter()
         .zip(&digests)
         .filter_map(|((ordinal, document), digest)| {
-            let mut ids = held.get(digest)?.ids.clone();
+            let DocumentRecords { ids, versions, .. } = held.get(digest)?;
+            let mut ids = ids.clone();
             let mut expected: Vec<String> = (0..document.chunks).map(|n| record_id(digest, n)).collect();
             ids.sort_unstable();
             expected.sort_unstable();
-            (ids == expected).then_some((*ordinal, document.chunks))
+            let is_whole = ids == expected && versions.iter().eq([&document.version_key]);
+            is_whole.then_some((*ordinal, document.chunks))
         })
         .collect())
 }

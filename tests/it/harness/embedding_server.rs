@@ -70,6 +70,8 @@ impl Received {
 pub struct Rules {
     /// Texts with this word are refused with 400.
     pub poison: Option<&'static str>,
+    /// A request with a text that has this word gets no answer until the client gives up.
+    pub stall: Option<&'static str>,
     /// More texts are refused with 413.
     pub max_texts: Option<usize>,
     /// Longer texts are refused as llama.cpp does.
@@ -259,9 +261,11 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap,
     if rules.max_texts.is_some_and(|most| texts.len() > most) {
         return refused(413, "batch too large");
     }
-    if let Some(poison) = rules.poison
-        && texts.iter().any(|text| text.contains(poison))
-    {
+    let has = |word: Option<&str>| word.is_some_and(|word| texts.iter().any(|text| text.contains(word)));
+    if has(rules.stall) {
+        std::future::pending::<()>().await;
+    }
+    if has(rules.poison) {
         return refused(400, "the input has a word that cannot be tokenized");
     }
     if rules

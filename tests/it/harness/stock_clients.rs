@@ -33,6 +33,20 @@ pub fn with_qwen3(deployment: &Deployment, directory: &Path) -> Deployment {
         .with("embedding.models", &format!("{MINILM},{QWEN3}"))
 }
 
+/// Qwen3 alone, with the architecture of the real one, and golden vectors (`tests/golden/qwen3.json`).
+pub fn with_tiny_qwen3(deployment: &Deployment, directory: &Path) -> Deployment {
+    let models = directory.join("models");
+    let link = models.join(QWEN3);
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    symlink(project_file("tests/golden/models/tiny/qwen3"), link).unwrap();
+    deployment
+        .clone()
+        .with("models.dir", models.to_str().unwrap())
+        .with("embedding.models", QWEN3)
+        .with("embedding.default_model", QWEN3)
+        .with("embedding.precision", "f32")
+}
+
 /// A script of `tests/clients`, in Python or JavaScript.
 pub fn client(script: &str) -> Command {
     let path = project_file("tests/clients").join(script);

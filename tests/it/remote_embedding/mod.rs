@@ -2,6 +2,7 @@
 //! them, and whole syncs.
 
 mod faults;
+mod refused;
 mod sync;
 mod wires;
 

@@ -152,6 +152,27 @@ async fn the_command_prints_hits_and_says_by_its_exit_code_whether_there_were_an
     );
     assert_eq!(hit["metadata"]["start_line"].to_string(), "1");
 
+    // Hits of any kind are written as REST answers them, those that no sync wrote as well.
+    scenario.chroma.add_foreign_record("target", "foreign").await;
+    let rest = RestClient::new(&service, &scenario.admin);
+    let body = json!({"query": question, "source_id": source, "collection_name": "target"});
+    let (_, answered) = rest.post("/api/v1/search", &body).await;
+    let (_, printed) = run(&["--source", &source, "--json", "--hits", "10", question]);
+    let mut printed: Vec<Value> = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for hit in &mut printed {
+        let asked = hit.as_object_mut().unwrap().remove("question");
+        assert_eq!(asked, Some(json!(question)));
+    }
+    assert_eq!(Value::Array(printed.clone()), answered["hits"]);
+    let foreign = printed.iter().find(|hit| hit["id"] == "foreign").unwrap();
+    assert_eq!(
+        (&foreign["document_key"], &foreign["start_line"]),
+        (&Value::Null, &Value::Null)
+    );
+
     let nothing = [
         &place[..],
         &["--where-document", r#"{"$contains": "zeppelin"}"#, question],

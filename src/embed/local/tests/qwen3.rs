@@ -5,20 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{LocalEmbedder, LocalModel, LocalOptions, PrecisionChoice},
+    super::{LocalEmbedder, LocalModel, LocalOptions},
     cosine, floats, golden_file, golden_texts, largest_difference,
     tiny::{TinyModel, options},
 };
 use crate::{
     domain::embedding::{ModelDescription, Task},
-    embed::{EmbeddedText, Embedder, Purpose},
+    embed::{EmbeddedText, Embedder, Precision, Purpose},
 };
 
-const PRECISIONS: [PrecisionChoice; 3] = [
-    PrecisionChoice::Single,
-    PrecisionChoice::Bfloat16,
-    PrecisionChoice::EightBit,
-];
+const PRECISIONS: [Precision; 3] = [Precision::Single, Precision::Bfloat16, Precision::EightBit];
 
 /// `<|endoftext|>` in the tiny tokenizer.
 const END: u32 = 381;
@@ -38,7 +34,7 @@ struct GoldenText {
     vector: String,
 }
 
-fn dense(model: &TinyModel, precision: PrecisionChoice) -> LocalEmbedder {
+fn dense(model: &TinyModel, precision: Precision) -> LocalEmbedder {
     match model.load(options(precision)).unwrap() {
         LocalModel::Dense(embedder) => embedder,
         LocalModel::Sparse(_) => panic!("it is sparse"),
@@ -75,7 +71,7 @@ async fn documents_and_queries_equal_the_reference_whether_stored_as_bf16_or_as_
     let stored_as_floats = TinyModel::copy("qwen3");
     stored_as_floats.widen();
     for model in [TinyModel::copy("qwen3"), stored_as_floats] {
-        let embedder = dense(&model, PrecisionChoice::Single);
+        let embedder = dense(&model, Precision::Single);
         assert_equal(&documents(&embedder, &texts).await, &golden.texts, &texts);
         let asked = texts[..golden.queries.len()].to_vec();
         let queries = embedder
@@ -90,10 +86,7 @@ async fn documents_and_queries_equal_the_reference_whether_stored_as_bf16_or_as_
 async fn smaller_precisions_stay_close_to_the_reference() {
     let (texts, golden): (_, Golden) = (golden_texts(), golden_file("qwen3.json"));
     let model = TinyModel::copy("qwen3");
-    for (precision, allowed) in [
-        (PrecisionChoice::Bfloat16, 0.999),
-        (PrecisionChoice::EightBit, 0.99),
-    ] {
+    for (precision, allowed) in [(Precision::Bfloat16, 0.999), (Precision::EightBit, 0.99)] {
         let found = documents(&dense(&model, precision), &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
             let cosine = cosine(&found.vector, &floats(&wanted.vector));
@@ -127,7 +120,7 @@ fn the_model_reads_what_the_service_is_configured_to_read_and_takes_instructions
         max_tokens: golden.max_tokens,
         takes_instructions: true,
     };
-    assert_eq!(dense(&model, PrecisionChoice::Single).model(), &expected);
+    assert_eq!(dense(&model, Precision::Single).model(), &expected);
     let LocalModel::Dense(by_default) = model.load(LocalOptions::default()).unwrap() else {
         panic!("it is sparse");
     };
@@ -137,7 +130,7 @@ fn the_model_reads_what_the_service_is_configured_to_read_and_takes_instructions
 #[tokio::test]
 async fn a_text_that_is_cut_off_keeps_the_token_that_ends_each_text() {
     let model = TinyModel::copy("qwen3");
-    let embedder = dense(&model, PrecisionChoice::Single);
+    let embedder = dense(&model, Precision::Single);
     let long = "many words and \u{1F600} ".repeat(500_000);
     let tokens = embedder.tokenize(&long).unwrap();
     assert_eq!((tokens.ids.len(), tokens.truncated), (512, true));
@@ -155,7 +148,7 @@ async fn a_text_that_is_cut_off_keeps_the_token_that_ends_each_text() {
 #[tokio::test]
 async fn an_instruction_that_fills_the_model_leaves_the_text_unread_and_marked() {
     let model = TinyModel::copy("qwen3");
-    let embedder = dense(&model, PrecisionChoice::Single);
+    let embedder = dense(&model, Precision::Single);
     let texts = vec!["one".into(), "other".into()];
     let found = embedder
         .embed(texts, Purpose::Query, &"instruct ".repeat(10_000))
@@ -168,18 +161,11 @@ async fn an_instruction_that_fills_the_model_leaves_the_text_unread_and_marked()
 #[tokio::test]
 async fn weights_in_several_files_or_with_a_prefix_give_the_same_vectors() {
     let texts = &golden_texts()[..5];
-    let plain = documents(
-        &dense(&TinyModel::copy("qwen3"), PrecisionChoice::Bfloat16),
-        texts,
-    )
-    .await;
+    let plain = documents(&dense(&TinyModel::copy("qwen3"), Precision::Bfloat16), texts).await;
 
     let split = TinyModel::copy("qwen3");
     split.split();
-    assert_eq!(
-        documents(&dense(&split, PrecisionChoice::Bfloat16), texts).await,
-        plain
-    );
+    assert_eq!(documents(&dense(&split, Precision::Bfloat16), texts).await, plain);
 
     let prefixed = TinyModel::copy("qwen3");
     let tensors: BTreeMap<_, _> = prefixed
@@ -189,7 +175,7 @@ async fn weights_in_several_files_or_with_a_prefix_give_the_same_vectors() {
         .collect();
     prefixed.write_tensors("model.safetensors", &tensors);
     assert_eq!(
-        documents(&dense(&prefixed, PrecisionChoice::Bfloat16), texts).await,
+        documents(&dense(&prefixed, Precision::Bfloat16), texts).await,
         plain
     );
 }
@@ -198,7 +184,7 @@ async fn weights_in_several_files_or_with_a_prefix_give_the_same_vectors() {
 async fn a_configuration_saved_by_a_newer_version_gives_the_same_vectors() {
     let texts = &golden_texts()[..5];
     let model = TinyModel::copy("qwen3");
-    let before = documents(&dense(&model, PrecisionChoice::Single), texts).await;
+    let before = documents(&dense(&model, Precision::Single), texts).await;
     model.change("config.json", |config| {
         let theta = config.remove("rope_theta").unwrap();
         config.remove("rope_scaling");
@@ -208,17 +194,11 @@ async fn a_configuration_saved_by_a_newer_version_gives_the_same_vectors() {
         );
         config.insert("layer_types".to_owned(), json!(vec!["full_attention"; 4]));
     });
-    assert_eq!(
-        documents(&dense(&model, PrecisionChoice::Single), texts).await,
-        before
-    );
+    assert_eq!(documents(&dense(&model, Precision::Single), texts).await, before);
     model.change("config.json", |config| {
         config.insert("rope_parameters".to_owned(), json!({"rope_theta": 100.0}));
     });
-    assert_ne!(
-        documents(&dense(&model, PrecisionChoice::Single), texts).await,
-        before
-    );
+    assert_ne!(documents(&dense(&model, Precision::Single), texts).await, before);
 }
 
 #[test]

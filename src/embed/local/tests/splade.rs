@@ -5,13 +5,13 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    super::{LocalEmbedder, LocalModel, LocalSparseEmbedder, PrecisionChoice},
+    super::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder},
     cosine, floats, golden_file, golden_texts, largest_difference,
     tiny::{TinyModel, options},
     words,
 };
 use crate::{
-    embed::{Embedders, Purpose, SparseEmbedder, SparseVector},
+    embed::{Embedders, Precision, Purpose, SparseEmbedder, SparseVector},
     error::chain,
 };
 
@@ -55,7 +55,7 @@ fn spread(vector: &SparseVector) -> Vec<f32> {
     weights
 }
 
-fn sparse(model: &TinyModel, precision: PrecisionChoice) -> LocalSparseEmbedder {
+fn sparse(model: &TinyModel, precision: Precision) -> LocalSparseEmbedder {
     match model.load(options(precision)).unwrap() {
         LocalModel::Sparse(embedder) => embedder,
         LocalModel::Dense(_) => panic!("it is dense"),
@@ -72,7 +72,7 @@ async fn weights_and_tokens_equal_the_reference_whether_stored_as_bf16_or_as_flo
     let stored_as_floats = TinyModel::copy("splade");
     stored_as_floats.widen();
     for model in [TinyModel::copy("splade"), stored_as_floats] {
-        let embedder = sparse(&model, PrecisionChoice::Single);
+        let embedder = sparse(&model, Precision::Single);
         assert_eq!(embedder.model(), "tiny/splade");
         let found = documents(&embedder, &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
@@ -100,10 +100,7 @@ async fn weights_and_tokens_equal_the_reference_whether_stored_as_bf16_or_as_flo
 async fn smaller_precisions_stay_close_to_the_reference() {
     let (texts, golden): (_, Golden) = (golden_texts(), golden_file("splade.json"));
     let model = TinyModel::copy("splade");
-    for (precision, allowed) in [
-        (PrecisionChoice::Bfloat16, 0.999),
-        (PrecisionChoice::EightBit, 0.99),
-    ] {
+    for (precision, allowed) in [(Precision::Bfloat16, 0.999), (Precision::EightBit, 0.99)] {
         let found = documents(&sparse(&model, precision), &texts).await;
         for ((text, found), wanted) in texts.iter().zip(&found).zip(&golden.texts) {
             let cosine = cosine(&spread(found), &spread(&wanted.vector()));
@@ -115,7 +112,7 @@ async fn smaller_precisions_stay_close_to_the_reference() {
 #[tokio::test]
 async fn a_text_by_itself_has_the_weights_it_has_among_others() {
     let texts = golden_texts();
-    let embedder = sparse(&TinyModel::copy("splade"), PrecisionChoice::Single);
+    let embedder = sparse(&TinyModel::copy("splade"), Precision::Single);
     let together = documents(&embedder, &texts).await;
     for (text, together) in texts.iter().zip(&together) {
         let alone = documents(&embedder, std::slice::from_ref(text)).await;
@@ -128,30 +125,24 @@ async fn a_text_by_itself_has_the_weights_it_has_among_others() {
 async fn a_head_with_a_matrix_of_its_own_is_used() {
     let texts = &golden_texts()[..3];
     let model = TinyModel::copy("splade");
-    let tied = documents(&sparse(&model, PrecisionChoice::Single), texts).await;
+    let tied = documents(&sparse(&model, Precision::Single), texts).await;
     let mut tensors = model.tensors();
     let words = tensors["bert.embeddings.word_embeddings.weight"].clone();
     tensors.insert("cls.predictions.decoder.weight".to_owned(), words);
     model.write_tensors("model.safetensors", &tensors);
-    assert_eq!(
-        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
-        tied
-    );
+    assert_eq!(documents(&sparse(&model, Precision::Single), texts).await, tied);
 
     let bytes = &mut tensors.get_mut("cls.predictions.decoder.weight").unwrap().2;
     bytes.rotate_left(48 * 2);
     model.write_tensors("model.safetensors", &tensors);
-    assert_ne!(
-        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
-        tied
-    );
+    assert_ne!(documents(&sparse(&model, Precision::Single), texts).await, tied);
 }
 
 #[tokio::test]
 async fn the_files_of_the_sentence_package_are_understood() {
     let texts = &golden_texts()[..3];
     let model = TinyModel::copy("splade");
-    let before = documents(&sparse(&model, PrecisionChoice::Single), texts).await;
+    let before = documents(&sparse(&model, Precision::Single), texts).await;
     model.write(
         "modules.json",
         &json!([
@@ -161,10 +152,7 @@ async fn the_files_of_the_sentence_package_are_understood() {
     );
     let pooling = |strategy: &str| json!({"pooling_strategy": strategy, "activation_function": "relu"});
     model.write("1_SpladePooling/config.json", &pooling("max"));
-    assert_eq!(
-        documents(&sparse(&model, PrecisionChoice::Single), texts).await,
-        before
-    );
+    assert_eq!(documents(&sparse(&model, Precision::Single), texts).await, before);
     model.write("1_SpladePooling/config.json", &pooling("sum"));
     let problem = model.problem();
     assert!(
@@ -177,7 +165,7 @@ async fn the_files_of_the_sentence_package_are_understood() {
 fn a_model_of_the_other_kind_is_refused() {
     let model = TinyModel::copy("splade");
     let files = model.directories().find("tiny/splade").unwrap();
-    let error = LocalEmbedder::load(&files, options(PrecisionChoice::Single))
+    let error = LocalEmbedder::load(&files, options(Precision::Single))
         .err()
         .unwrap();
     assert!(
@@ -186,7 +174,7 @@ fn a_model_of_the_other_kind_is_refused() {
     );
     let model = TinyModel::copy("qwen3");
     let files = model.directories().find("tiny/qwen3").unwrap();
-    let error = LocalSparseEmbedder::load(&files, options(PrecisionChoice::Single))
+    let error = LocalSparseEmbedder::load(&files, options(Precision::Single))
         .err()
         .unwrap();
     assert!(
@@ -200,7 +188,11 @@ fn the_registry_keeps_dense_and_sparse_models_apart() {
     let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models");
     let directories = crate::embed::ModelDirectories::new(Some(models), None);
     let names = ["tiny/splade", "tiny/qwen3"];
-    let embedders = Embedders::load_local(names, &directories, options(PrecisionChoice::Auto)).unwrap();
+    let automatic = LocalOptions {
+        precision: None,
+        ..options(Precision::Single)
+    };
+    let embedders = Embedders::load_local(names, &directories, automatic).unwrap();
     assert_eq!(embedders.sparse_names(), ["tiny/splade"]);
     let dense: Vec<String> = embedders.catalog().into_iter().map(|model| model.name).collect();
     assert_eq!(dense, ["tiny/qwen3"]);

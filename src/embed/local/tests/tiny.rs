@@ -11,9 +11,9 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::{LocalModel, LocalOptions, PrecisionChoice};
+use super::super::{LocalModel, LocalOptions};
 use crate::{
-    embed::{LoadError, ModelDirectories},
+    embed::{LoadError, ModelDirectories, Precision},
     error::chain,
 };
 
@@ -126,7 +126,7 @@ impl TinyModel {
 
     /// Loads the model, which must fail, and returns the whole chain of messages.
     pub(super) fn problem(&self) -> String {
-        match self.load(options(PrecisionChoice::Single)) {
+        match self.load(options(Precision::Single)) {
             Ok(_) => panic!("the model was loaded"),
             Err(error) => chain(&error),
         }
@@ -134,10 +134,10 @@ impl TinyModel {
 }
 
 /// As the golden vectors were made.
-pub(super) fn options(precision: PrecisionChoice) -> LocalOptions {
+pub(super) fn options(precision: Precision) -> LocalOptions {
     LocalOptions {
         threads: NonZeroUsize::new(2).unwrap(),
-        precision,
+        precision: Some(precision),
         max_tokens: NonZeroUsize::new(512).unwrap(),
     }
 }
