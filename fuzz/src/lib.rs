@@ -3,14 +3,17 @@
 
 use chroma_sync::{
     domain::{
+        credential::AwsCredentialId,
         embedding::{BM25, MINILM, ModelCatalog, ModelDescription, QWEN3},
-        ids::SourceId,
-        names::TenantName,
-        source::{NewSource, Source},
+        ids::{InvocationId, SourceId},
+        invocation::{Invocation, NewInvocation, Progress, State},
+        names::{DatabaseName, TenantName},
+        source::{NewSource, S3Credential, Source, SourceSettings},
         time::Timestamp,
     },
     error::{Error, ErrorCode, Reason},
     grpc::status,
+    rest,
 };
 use uuid::Uuid;
 
@@ -30,6 +33,53 @@ pub fn catalog() -> ModelCatalog {
         MINILM.to_owned(),
     )
     .with_sparse(vec![BM25.to_owned()])
+}
+
+/// A source of each type that invocations are asked of.
+pub fn sources() -> Vec<Source> {
+    let bodies = [
+        r#"{"database_name": "database", "github": {"repository": "owner/name"}}"#,
+        r#"{"database_name": "database", "s3": {"bucket_name": "bucket", "region": "eu-central-1",
+            "collection_name": "collection", "aws_credential_id": 7, "path_prefix": "a/"}}"#,
+        r#"{"database_name": "database", "web_scrape": {"starting_url": "https://example.com/"}}"#,
+    ];
+    let catalog = catalog();
+    let read = |body: &str| stored(rest::read_new_source(body.as_bytes(), &catalog).unwrap());
+    bodies.into_iter().map(read).collect()
+}
+
+/// An access key that comes with a request is stored first, and the source refers to it.
+pub fn store_access_key(settings: &mut SourceSettings) {
+    match settings {
+        SourceSettings::S3(s3) => match s3.credential {
+            S3Credential::Given(_) => {
+                s3.credential = S3Credential::Stored(AwsCredentialId::parse("id", 7).unwrap());
+            }
+            S3Credential::Stored(_) => {}
+        },
+        SourceSettings::Github(_) | SourceSettings::WebScrape(_) | SourceSettings::FileUpload => {}
+    }
+}
+
+/// The invocation that a request makes, before a worker takes it.
+pub fn pending(new: &NewInvocation, source_id: SourceId) -> Invocation {
+    Invocation {
+        id: InvocationId(Uuid::nil()),
+        tenant: TenantName::default_tenant(),
+        source_id: Some(source_id),
+        database: DatabaseName::from_stored("database".to_owned()),
+        collection: new.collection.clone(),
+        input: new.input.clone(),
+        state: State::Pending,
+        revision: 1,
+        progress_version: 0,
+        progress: Progress::default(),
+        attempt: 0,
+        resolved_commit: None,
+        create_time: Timestamp(0),
+        webhook: new.webhook.clone(),
+        webhook_delivery: None,
+    }
 }
 
 /// The source that a request makes.

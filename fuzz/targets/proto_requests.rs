@@ -9,21 +9,21 @@ use chroma_sync::{
     domain::{
         embedding::ModelCatalog,
         ids::{InvocationId, SourceId},
-        invocation::{Invocation, Progress, State},
-        names::{DatabaseName, TenantName},
+        invocation::NewInvocation,
         page::{MAX_PAGE_SIZE, PageRequest, encode_token},
-        time::Timestamp,
+        source::Source,
     },
     error::{Error, FieldViolation},
     grpc::requests,
     proto,
 };
-use chroma_sync_fuzz::{assert_refused, catalog, stored};
+use chroma_sync_fuzz::{assert_refused, catalog, pending, sources, store_access_key, stored};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use prost::Message;
 use uuid::Uuid;
 
 static CATALOG: LazyLock<ModelCatalog> = LazyLock::new(catalog);
+static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(sources);
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let Some((method, message)) = bytes.split_first() else {
@@ -66,9 +66,10 @@ fn accepted<T>(read: Result<T, Error>) -> Option<T> {
 
 /// What a source is shown as makes the same source again.
 fn create_source(request: proto::CreateSourceRequest) {
-    let Some((new, request_id)) = accepted(requests::new_source(request, &CATALOG)) else {
+    let Some((mut new, request_id)) = accepted(requests::new_source(request, &CATALOG)) else {
         return;
     };
+    store_access_key(&mut new.settings);
     let proto::Source {
         id: _,
         database_name,
@@ -80,8 +81,15 @@ fn create_source(request: proto::CreateSourceRequest) {
     } = stored(new.clone()).into();
     let again = proto::CreateSourceRequest {
         database_name,
-        settings: settings.map(|proto::source::Settings::Github(github)| {
-            proto::create_source_request::Settings::Github(github)
+        settings: settings.map(|settings| {
+            use proto::{create_source_request::Settings as Asked, source::Settings};
+
+            match settings {
+                Settings::Github(github) => Asked::Github(github),
+                Settings::S3(s3) => Asked::S3(s3),
+                Settings::WebScrape(web) => Asked::WebScrape(web),
+                Settings::FileUpload(proto::FileUploadSource {}) => panic!("nobody asks for one"),
+            }
         }),
         embedding,
         chunking,
@@ -93,41 +101,45 @@ fn create_source(request: proto::CreateSourceRequest) {
     assert_eq!(read, (new, request_id));
 }
 
-/// What an invocation is shown as asks for the same invocation again.
+/// Whatever the source is, the request is refused or makes an invocation.
 fn create_invocation(request: proto::CreateInvocationRequest) {
-    let Some((source_id, new, request_id)) = accepted(requests::new_invocation(request)) else {
+    let Some((source_id, requested, request_id)) = accepted(requests::new_invocation(request)) else {
         return;
     };
-    let shown = proto::Invocation::from(Invocation {
-        id: InvocationId(Uuid::nil()),
-        tenant: TenantName::default_tenant(),
-        source_id: Some(source_id),
-        database: DatabaseName::from_stored("database".to_owned()),
-        collection: new.collection.clone(),
-        input: new.input.clone(),
-        state: State::Pending,
-        revision: 1,
-        progress_version: 0,
-        progress: Progress::default(),
-        attempt: 0,
-        resolved_commit: None,
-        create_time: Timestamp(0),
-        webhook: new.webhook.clone(),
-        webhook_delivery: None,
-    });
+    for source in SOURCES.iter() {
+        match requested.clone().for_source(source) {
+            Ok(new) => invocation_survives(new, source, source_id, request_id),
+            Err(violation) => assert_refused(violation),
+        }
+    }
+}
+
+/// What an invocation is shown as asks for the same invocation again.
+fn invocation_survives(new: NewInvocation, source: &Source, source_id: SourceId, request_id: Option<Uuid>) {
+    let shown = proto::Invocation::from(pending(&new, source_id));
     let again = proto::CreateInvocationRequest {
         source_id: shown.source_id.unwrap(),
         target_collection_name: shown.collection_name,
-        input: shown.input.map(|proto::invocation::Input::Github(github)| {
-            proto::create_invocation_request::Input::Github(github)
+        input: shown.input.map(|input| {
+            use proto::{create_invocation_request::Input as Asked, invocation::Input};
+
+            match input {
+                Input::Github(github) => Asked::Github(github),
+                Input::S3(s3) => Asked::S3(proto::S3Input {
+                    bucket_name: String::new(),
+                    ..s3
+                }),
+                Input::WebScrape(web) => Asked::WebScrape(web),
+                Input::FileUpload(_) => panic!("nobody asks for one"),
+            }
         }),
         request_id: request_id.map(|id| id.to_string()),
         webhook: shown.webhook,
+        update_collection: new.update_collection,
     };
-    assert_eq!(
-        requests::new_invocation(again).unwrap(),
-        (source_id, new, request_id)
-    );
+    let (same_source, requested, same_id) = requests::new_invocation(again).unwrap();
+    assert_eq!((same_source, same_id), (source_id, request_id));
+    assert_eq!(requested.for_source(source).unwrap(), new);
 }
 
 /// A page is within its bounds; the token made for it continues it.
