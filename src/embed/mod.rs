@@ -27,7 +27,9 @@ use crate::domain::embedding::ModelDescription;
 
 pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError, RefusedText};
-pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens};
+pub use local::{
+    Device, LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, PrecisionChoice, Tokens,
+};
 pub use registry::Embedders;
 pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 

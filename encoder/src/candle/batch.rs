@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use super::Device;
 
-/// The most scores that attention holds at once, over all sequences and heads: 256 MB.
-const MAX_SCORES: usize = 64 << 20;
+/// The most scores that attention holds at once, over all sequences and heads: 128 MB.
+const MAX_SCORES: usize = 32 << 20;
 
 /// What padding holds; any id that the vocabulary has.
 const PADDING: u32 = 0;

@@ -186,11 +186,12 @@ pub(super) fn attend(queries: &Tensor, keys: &Tensor, values: &Tensor, mask: &Ma
             .narrow(2, block.first, block.queries)?
             .reshape((sequences, key_heads, rows, width))?;
         let keys = keys.narrow(2, 0, block.keys)?;
-        let scores = queries.matmul(&keys.transpose(2, 3)?)?;
-        let scores = (scores.to_dtype(DType::F32)? * scale)?
+        // Assigned anew each time, so that no two of them are kept.
+        let mut scores = queries.matmul(&keys.transpose(2, 3)?)?.to_dtype(DType::F32)?;
+        scores = (scores * scale)?
             .reshape((sequences, heads, block.queries, block.keys))?
             .broadcast_add(&block.summand)?;
-        let scores = ops::softmax_last_dim(&scores)?
+        scores = ops::softmax_last_dim(&scores)?
             .reshape((sequences, key_heads, rows, block.keys))?
             .to_dtype(queries.dtype())?;
         let context = scores.matmul(&values.narrow(2, 0, block.keys)?)?;

@@ -4,6 +4,7 @@ use std::{num::NonZeroUsize, thread};
 
 use chroma_sync_encoder::Precision;
 
+use super::{description::Architecture, workers::Workers};
 use crate::embed::{LoadError, ModelFiles, fingerprint};
 
 /// The default of [`LocalOptions::max_tokens`]: a chunk of 16 KiB, the largest, has some 4,000 tokens of English or
@@ -13,7 +14,9 @@ const MAX_TOKENS: usize = 4096;
 /// How a model runs.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalOptions {
-    /// Threads of the model's own, each of which computes a batch by itself.
+    /// Where it computes.
+    pub device: Device,
+    /// Threads of the model's own, each of which computes a batch by itself. On a GPU there is one, whatever this is.
     pub threads: NonZeroUsize,
     /// What its weights are held in.
     pub precision: PrecisionChoice,
@@ -23,9 +26,10 @@ pub struct LocalOptions {
 }
 
 impl Default for LocalOptions {
-    /// As many threads as the process may use processors, single precision, 4,096 tokens.
+    /// The CPU, as many threads as the process may use processors, single precision, 4,096 tokens.
     fn default() -> Self {
         Self {
+            device: Device::Cpu,
             threads: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             precision: PrecisionChoice::Single,
             max_tokens: NonZeroUsize::new(MAX_TOKENS).unwrap_or(NonZeroUsize::MIN),
@@ -34,21 +38,77 @@ impl Default for LocalOptions {
 }
 
 impl LocalOptions {
-    /// What tells vectors of the model in `files`, run so and reading `max_tokens`, from those of any other.
+    /// Refuses what no model can run with.
     ///
     /// # Errors
-    /// If a file cannot be read.
-    pub(super) fn fingerprint(&self, files: &ModelFiles, max_tokens: usize) -> Result<String, LoadError> {
-        // A text that is cut elsewhere has another vector.
-        let computed = format!("{:?}, {max_tokens} tokens", self.precision.resolve());
-        fingerprint::of_files(files, &computed)
+    /// [`LoadError::WithoutCuda`] or [`LoadError::PrecisionOnDevice`].
+    pub fn check(&self) -> Result<(), LoadError> {
+        match self.device {
+            Device::Cpu => Ok(()),
+            Device::Cuda { .. } if self.precision == PrecisionChoice::EightBit => {
+                Err(LoadError::PrecisionOnDevice)
+            }
+            Device::Cuda { .. } if !cfg!(feature = "cuda") => Err(LoadError::WithoutCuda),
+            Device::Cuda { .. } => Ok(()),
+        }
     }
+
+    /// What the weights of a model are held in, and its products computed in.
+    pub(super) fn precision(&self, architecture: &Architecture) -> Precision {
+        match self.precision {
+            PrecisionChoice::Auto => match self.device {
+                Device::Cpu => Precision::automatic(),
+                Device::Cuda { .. } => match architecture {
+                    Architecture::Qwen3(_) => Precision::Bfloat16,
+                    // They are small, and lose more by it.
+                    Architecture::Bert(_) | Architecture::MaskedLanguageModel(_) => Precision::Single,
+                },
+            },
+            PrecisionChoice::Single => Precision::Single,
+            PrecisionChoice::Bfloat16 => Precision::Bfloat16,
+            PrecisionChoice::EightBit => Precision::EightBit,
+        }
+    }
+
+    /// The threads that a model gets.
+    pub(super) fn workers(&self) -> Workers {
+        match self.device {
+            Device::Cpu => Workers::on_processors(self.threads.get()),
+            Device::Cuda { .. } => Workers::ON_A_DEVICE,
+        }
+    }
+}
+
+/// What tells vectors of the model in `files`, computed in `precision` and reading `max_tokens`, from those of any
+/// other. Where they are computed changes the last digits alone.
+///
+/// # Errors
+/// If a file cannot be read.
+pub(super) fn fingerprint(
+    files: &ModelFiles,
+    precision: Precision,
+    max_tokens: usize,
+) -> Result<String, LoadError> {
+    // A text that is cut elsewhere has another vector.
+    fingerprint::of_files(files, &format!("{precision:?}, {max_tokens} tokens"))
+}
+
+/// Where models compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Device {
+    /// The processors.
+    Cpu,
+    /// An NVIDIA GPU; needs the feature `cuda`.
+    Cuda {
+        /// The number that the driver gives it, from 0.
+        ordinal: usize,
+    },
 }
 
 /// What weights are held in, and what products are computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PrecisionChoice {
-    /// What is fastest on this processor without harm: [`Precision::automatic`].
+    /// What is fastest without harm: on the CPU [`Precision::automatic`], on a GPU bf16 for Qwen3, else 32-bit floats.
     Auto,
     /// 32-bit floats.
     Single,
@@ -56,16 +116,4 @@ pub enum PrecisionChoice {
     Bfloat16,
     /// Weights in 8-bit integers with scales, products in bf16.
     EightBit,
-}
-
-impl PrecisionChoice {
-    /// What this processor uses.
-    pub fn resolve(self) -> Precision {
-        match self {
-            Self::Auto => Precision::automatic(),
-            Self::Single => Precision::Single,
-            Self::Bfloat16 => Precision::Bfloat16,
-            Self::EightBit => Precision::EightBit,
-        }
-    }
 }
