@@ -35,6 +35,12 @@ peers: ## Provide every real program that the tests run: Chroma, MiniLM, Postgre
 test: peers ## Run every test, against the real peers
 	cargo test --locked --workspace
 
+.PHONY: test-candle
+test-candle: ## Test the engine for GPUs with the CPU in the GPU's place (minutes to compile; `make test` leaves it out)
+	@$(PEERS) model
+	cargo test --locked -p chroma-sync-encoder --features candle
+	cargo test --locked --features candle --lib embed::local
+
 .PHONY: fmt
 fmt: ## Format the sources
 	cargo fmt --all

@@ -1,4 +1,7 @@
-//! Encoders that run on the CPU in this process: token ids in, one vector for each sequence out.
+//! Encoders that run in this process: token ids in, one vector for each sequence out.
+//!
+//! They compute on the CPU; with the feature `candle` there is a second engine, which computes on GPUs and has a
+//! module of its own. What follows is about the first.
 //!
 //! The sequences of a batch are **packed**: laid end to end without padding, so no arithmetic is spent on
 //! anything but real tokens and a text's vector does not depend on its neighbours. All matrix products but
@@ -10,6 +13,8 @@
 //! runs on the thread that calls it, since the embedder gives each of its threads a batch of its own.
 
 pub mod bert;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod config;
 mod kernels;
 mod linear;

@@ -52,6 +52,22 @@ pub struct WeightedTerms {
     pub weights: Vec<f32>,
 }
 
+impl WeightedTerms {
+    /// What terms weigh whose largest logits, without the bias, are `largest`.
+    pub(crate) fn of_logits(largest: &[f32], bias: &[f32]) -> Self {
+        let mut terms = Self::default();
+        for (id, (logit, bias)) in largest.iter().zip(bias).enumerate() {
+            let logit = logit + bias;
+            // NaN is kept, so that the caller sees that the model is damaged.
+            if logit > 0.0 || logit.is_nan() {
+                terms.ids.push(id as u32);
+                terms.weights.push(logit.ln_1p());
+            }
+        }
+        terms
+    }
+}
+
 impl MaskedLanguageModel {
     /// Reads the tensors that `config` calls for. The head's matrix is the word embedding where the file has none
     /// of its own. Matrices are held in `precision`.
@@ -135,16 +151,6 @@ impl MaskedLanguageModel {
             raise_to_columns(largest, logits);
             pause();
         }
-        let mut terms = WeightedTerms::default();
-        for (id, (logit, bias)) in largest.iter().zip(&self.bias).enumerate() {
-            let logit = logit + bias;
-            // NaN is kept, so that the caller sees that the model is damaged.
-            if logit > 0.0 || logit.is_nan() {
-                let weight = logit.ln_1p();
-                terms.ids.push(id as u32);
-                terms.weights.push(weight);
-            }
-        }
-        terms
+        WeightedTerms::of_logits(largest, &self.bias)
     }
 }

@@ -33,7 +33,7 @@ const ATTENTION_ROWS: usize = 128;
 const BLOCK_ROWS: usize = 256;
 
 /// Name of the word embedding, without prefix.
-const WORD_EMBEDDINGS: &str = "embed_tokens.weight";
+pub(crate) const WORD_EMBEDDINGS: &str = "embed_tokens.weight";
 
 /// A model in memory.
 #[derive(Debug)]
@@ -87,9 +87,7 @@ impl Qwen3 {
     /// # Errors
     /// If a tensor is missing or has another shape or type.
     pub fn read(files: &TensorFiles, config: Qwen3Config, precision: Precision) -> Result<Self, TensorError> {
-        const PREFIX: &str = "model.";
-        let prefixed = files.has(&format!("{PREFIX}{WORD_EMBEDDINGS}"));
-        let reader = Reader::new(files, if prefixed { PREFIX } else { "" }, precision);
+        let reader = Reader::new(files, prefix(files), precision);
         Ok(Self {
             words: reader.table(WORD_EMBEDDINGS, config.vocabulary, config.hidden)?,
             layers: (0..config.layers)
@@ -431,8 +429,20 @@ fn keep_last(rows: &mut [f32], lengths: &[usize], width: usize) {
     }
 }
 
+/// What the names of tensors begin with.
+pub(crate) fn prefix(files: &TensorFiles) -> &'static str {
+    const PREFIX: &str = "model.";
+    if files.has(&format!("{PREFIX}{WORD_EMBEDDINGS}")) {
+        PREFIX
+    } else {
+        ""
+    }
+}
+
+/// For each position of `config` the cosines, then the sines, of its angles.
+///
 /// The angle i of position p is `p * theta^(-2i / width)`, in the precision that the reference computes it in.
-fn angles(config: &Qwen3Config) -> Vec<f32> {
+pub(crate) fn angles(config: &Qwen3Config) -> Vec<f32> {
     let (width, half) = (config.head_width, config.head_width / 2);
     let frequencies: Vec<f32> = (0..half)
         .map(|index| (1.0 / config.theta.powf(2.0 * index as f64 / width as f64)) as f32)

@@ -70,7 +70,7 @@ struct MappedFile {
 
 /// The types of numbers that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stored {
+pub(crate) enum Stored {
     Float32,
     Bfloat16,
 }
@@ -174,6 +174,13 @@ impl<'a> Reader<'a> {
         let mut floats = vec![0.0; shape.iter().product()];
         tensor.stored.decode(tensor.bytes(), &mut floats);
         Ok(floats)
+    }
+
+    /// The little-endian numbers of a tensor of this shape, row-major, where they lie.
+    #[cfg(feature = "candle")]
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<(Stored, &'a [u8]), TensorError> {
+        let tensor = self.tensor(name, shape)?;
+        Ok((tensor.stored, tensor.bytes()))
     }
 
     /// The weights of a layer, where they lie: a row for each output.

@@ -16,6 +16,7 @@ const MAX_TEXTS_PER_CALL: usize = 8_192;
 pub struct EmbeddingConfig {
     pub default_model: String,
     pub models: Vec<String>,
+    pub device: EmbeddingDevice,
     pub threads: usize,
     pub precision: EmbeddingPrecision,
     pub max_tokens: NonZeroUsize,
@@ -35,6 +36,40 @@ pub enum EmbeddingPrecision {
     F32,
     Bf16,
     Int8,
+}
+
+/// `embedding.device`: `cpu`, `cuda` for the first GPU, or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+#[allow(missing_docs)]
+pub enum EmbeddingDevice {
+    Cpu,
+    Cuda {
+        /// The number that the driver gives the GPU, from 0.
+        ordinal: usize,
+    },
+}
+
+impl TryFrom<String> for EmbeddingDevice {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let ordinal = |digits: &str| {
+            let ordinal = digits.parse().ok();
+            ordinal.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let device = match text.as_str() {
+            "cpu" => Some(Self::Cpu),
+            "cuda" => Some(Self::Cuda { ordinal: 0 }),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(ordinal)
+                .map(|ordinal| Self::Cuda { ordinal }),
+        };
+        device.ok_or_else(|| {
+            format!("embedding.device is {text:?}, not \"cpu\", \"cuda\", or \"cuda:N\" with the number N of a GPU")
+        })
+    }
 }
 
 impl EmbeddingConfig {

@@ -13,7 +13,7 @@ mod sections;
 use std::path::{Path, PathBuf};
 
 pub use crate::secret::Secret;
-pub use embedding::{EmbeddingConfig, EmbeddingPrecision};
+pub use embedding::{EmbeddingConfig, EmbeddingDevice, EmbeddingPrecision};
 pub use metrics::MetricsConfig;
 pub use providers::{ProviderConfig, ProviderKind};
 pub use s3::{S3Config, SqsConfig};
@@ -276,6 +276,33 @@ mod tests {
         let model = ("CHROMA_SYNC__PARSE__IMAGE_DESCRIPTIONS__MODEL", "m");
         let base = load(&[url, model]).unwrap().parse.image_descriptions.base();
         assert_eq!(base.unwrap().as_str(), "http://localhost:11434/v1");
+    }
+
+    #[test]
+    fn the_device_of_models_is_the_cpu_or_a_gpu_by_its_number() {
+        let device = |text: &str| {
+            let config = load(&[("CHROMA_SYNC__EMBEDDING__DEVICE", text)]);
+            config.map(|config| config.embedding.device)
+        };
+        assert_eq!(load(&[]).unwrap().embedding.device, EmbeddingDevice::Cpu);
+        assert_eq!(device("cpu").unwrap(), EmbeddingDevice::Cpu);
+        for (text, ordinal) in [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12)] {
+            assert_eq!(device(text).unwrap(), EmbeddingDevice::Cuda { ordinal });
+        }
+        for text in [
+            "",
+            "gpu",
+            "CUDA",
+            "cuda:",
+            "cuda:+1",
+            "cuda:-1",
+            "cuda:1 ",
+            "cuda:99999999999999999999",
+        ] {
+            let problem = crate::error::chain(&device(text).unwrap_err());
+            let expected = format!("embedding.device is {text:?}, not \"cpu\", \"cuda\", or \"cuda:N\"");
+            assert!(problem.contains(&expected), "{problem}");
+        }
     }
 
     #[test]

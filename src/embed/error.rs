@@ -25,6 +25,9 @@ pub enum EmbedError {
     /// The thread that computed the vectors panicked; the panic is on standard error.
     #[error("the embedding thread panicked")]
     Panicked,
+    /// The device that computes the vectors failed, or has too little memory left.
+    #[error("the device that computes embeddings failed")]
+    Device(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The embedder is being dropped.
     #[error("the embedder was stopped")]
     Stopped,
@@ -66,7 +69,7 @@ impl EmbedError {
     /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Stopped => true,
+            Self::Stopped | Self::Device(_) => true,
             Self::Remote(error) => error.is_transient(),
             Self::TooManyTexts { .. }
             | Self::Tokenizer(_)
@@ -87,6 +90,7 @@ impl EmbedError {
             | Self::Panicked
             | Self::Stopped
             | Self::Weights(_)
+            | Self::Device(_)
             | Self::TextsRefused { .. } => None,
         }
     }
@@ -157,6 +161,41 @@ pub enum LoadError {
     NotFinite {
         /// The file.
         path: PathBuf,
+    },
+    /// A GPU is asked for of a build without CUDA.
+    #[error(
+        "embedding.device is a CUDA device, and this binary was built without CUDA: build it with `--features cuda`, \
+         or set embedding.device to cpu"
+    )]
+    WithoutCuda,
+    /// A precision that no GPU computes in.
+    #[error(
+        "embedding.precision is int8, which runs on the CPU alone: set it to auto, bf16 or f32, or set \
+         embedding.device to cpu"
+    )]
+    PrecisionOnDevice,
+    /// A GPU cannot be opened.
+    #[error(
+        "CUDA device {ordinal} cannot be used: see with nvidia-smi which devices the driver has, and set \
+         embedding.device to one of them, or to cpu"
+    )]
+    DeviceUnavailable {
+        /// Its number, from 0.
+        ordinal: usize,
+        /// What the driver says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A GPU does not hold a model, or does not compute it.
+    #[error(
+        "the device cannot run {}: see with nvidia-smi how much memory it has left, set embedding.precision to f32 \
+         if it has no bf16 (before Ampere), or set embedding.device to cpu",
+        path.display()
+    )]
+    Device {
+        /// The weights of the model.
+        path: PathBuf,
+        /// What failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The operating system gave no thread to compute on.
     #[error("no thread could be started for model {model}")]

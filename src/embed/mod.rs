@@ -28,7 +28,7 @@ use crate::domain::embedding::ModelDescription;
 pub use chroma_sync_encoder::Precision;
 pub use directories::{ModelDirectories, ModelFiles};
 pub use error::{EmbedError, LoadError, RefusedText};
-pub use local::{LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, Tokens};
+pub use local::{Device, LocalEmbedder, LocalModel, LocalOptions, LocalSparseEmbedder, Tokens};
 pub use registry::Embedders;
 pub use sparse::{Bm25, SparseEmbedder, SparseVector};
 

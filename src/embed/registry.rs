@@ -32,12 +32,13 @@ impl Embedders {
     /// Reads all files, which takes from 0.1 s to seconds a model, so call it before the runtime serves, or on a blocking thread.
     ///
     /// # Errors
-    /// The first model that is not found or cannot be loaded.
+    /// If `options` cannot be had, else the first model that is not found or cannot be loaded.
     pub fn load_local<'a>(
         names: impl IntoIterator<Item = &'a str>,
         directories: &ModelDirectories,
         options: LocalOptions,
     ) -> Result<Self, LoadError> {
+        options.check()?;
         let mut embedders = Self::new();
         for name in names {
             match LocalModel::load(&directories.find(name)?, options)? {

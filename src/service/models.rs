@@ -3,10 +3,10 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
-    config::{Config, EmbeddingPrecision, ProviderConfig, ProviderKind},
+    config::{Config, EmbeddingDevice, EmbeddingPrecision, ProviderConfig, ProviderKind},
     domain::embedding::ModelDescription,
     embed::{
-        Bm25, Embedders, LoadError, LocalOptions, ModelDirectories, Precision,
+        Bm25, Device, Embedders, LoadError, LocalOptions, ModelDirectories, Precision,
         remote::{DenseWire, RemoteEmbedder, RemoteOptions, RemoteSparseEmbedder},
     },
 };
@@ -23,6 +23,10 @@ pub fn model_directories(config: &Config) -> ModelDirectories {
 /// See [`LoadError`]: names the model, the file and the places searched.
 pub fn load_embedders(config: &Config) -> Result<Embedders, LoadError> {
     let mut options = LocalOptions {
+        device: match config.embedding.device {
+            EmbeddingDevice::Cpu => Device::Cpu,
+            EmbeddingDevice::Cuda { ordinal } => Device::Cuda { ordinal },
+        },
         precision: match config.embedding.precision {
             EmbeddingPrecision::Auto => None,
             EmbeddingPrecision::F32 => Some(Precision::Single),

@@ -1,14 +1,19 @@
 //! Dense models in this process.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
+#[cfg(feature = "candle")]
+use chroma_sync_encoder::candle;
 use chroma_sync_encoder::{Encoder, Qwen3, Qwen3Scratch, Scratch};
 use futures::future::BoxFuture;
 
+#[cfg(feature = "candle")]
+use super::engine;
 use super::{
-    LocalModel, LocalOptions, Tokens, other_kind,
+    LocalModel, LocalOptions, Surroundings, Tokens, other_kind,
     pool::{Encoded, Model, Pool},
     tokenizer::TextTokenizer,
+    trial,
 };
 use crate::{
     domain::embedding::ModelDescription,
@@ -31,9 +36,27 @@ pub struct LocalEmbedder {
 pub(super) enum Network {
     Bert(Encoder),
     Qwen3(Qwen3),
+    #[cfg(feature = "candle")]
+    DeviceBert(candle::Bert),
+    #[cfg(feature = "candle")]
+    DeviceQwen3(candle::Qwen3),
 }
 
-/// Working memory of a thread; the part of the other architecture stays empty.
+impl Network {
+    /// Whether texts may have an instruction before them.
+    fn takes_instructions(&self) -> bool {
+        match self {
+            Self::Bert(_) => false,
+            Self::Qwen3(_) => true,
+            #[cfg(feature = "candle")]
+            Self::DeviceBert(_) => false,
+            #[cfg(feature = "candle")]
+            Self::DeviceQwen3(_) => true,
+        }
+    }
+}
+
+/// Working memory of a thread; the part of the other architecture stays empty, as do both on a device.
 #[derive(Default)]
 pub(super) struct NetworkScratch {
     bert: Scratch,
@@ -51,9 +74,9 @@ impl Model for SentenceEncoder {
     type Vector = Vec<f32>;
 
     fn tokenize(&self, text: &str, instruction: &str) -> Result<Tokens, EmbedError> {
-        match self.network {
-            Network::Bert(_) => self.tokenizer.tokenize(text, ""),
-            Network::Qwen3(_) => self.tokenizer.tokenize(text, instruction),
+        match self.network.takes_instructions() {
+            false => self.tokenizer.tokenize(text, ""),
+            true => self.tokenizer.tokenize(text, instruction),
         }
     }
 
@@ -62,10 +85,14 @@ impl Model for SentenceEncoder {
         sequences: &[&[u32]],
         scratch: &mut NetworkScratch,
         pause: &mut dyn FnMut(),
-    ) -> Vec<Vec<f32>> {
+    ) -> Result<Vec<Vec<f32>>, EmbedError> {
         match &self.network {
-            Network::Bert(encoder) => encoder.embed(sequences, &mut scratch.bert, pause),
-            Network::Qwen3(decoder) => decoder.embed(sequences, &mut scratch.qwen3, pause),
+            Network::Bert(encoder) => Ok(encoder.embed(sequences, &mut scratch.bert, pause)),
+            Network::Qwen3(decoder) => Ok(decoder.embed(sequences, &mut scratch.qwen3, pause)),
+            #[cfg(feature = "candle")]
+            Network::DeviceBert(encoder) => encoder.embed(sequences, pause).map_err(engine::failed),
+            #[cfg(feature = "candle")]
+            Network::DeviceQwen3(decoder) => decoder.embed(sequences, pause).map_err(engine::failed),
         }
     }
 
@@ -86,34 +113,31 @@ impl LocalEmbedder {
         }
     }
 
-    /// Tries `network` once and starts its threads. `weights` is the file to name if it is damaged.
+    /// Tries `network` once and starts its threads.
     pub(super) fn start(
         files: &ModelFiles,
         network: Network,
         dimensions: usize,
-        tokenizer: TextTokenizer,
-        options: LocalOptions,
-        weights: PathBuf,
+        surroundings: Surroundings,
     ) -> Result<Self, LoadError> {
+        let Surroundings {
+            tokenizer,
+            fingerprint,
+            workers,
+            weights,
+        } = surroundings;
         let description = ModelDescription {
             name: files.name().to_owned(),
             dimensions: dimensions as u32,
             max_tokens: tokenizer.max_tokens() as u32,
-            takes_instructions: matches!(network, Network::Qwen3(_)),
+            takes_instructions: network.takes_instructions(),
         };
         let encoder = SentenceEncoder { tokenizer, network };
-
-        // Bits that rotted in the file show as NaN or infinity in nearly every vector.
-        let trial = encoder.encode(&[&[0]], &mut NetworkScratch::default(), &mut || {});
-        if !trial.iter().all(SentenceEncoder::is_finite) {
-            return Err(LoadError::NotFinite { path: weights });
-        }
-        let fingerprint = options.fingerprint(files, description.max_tokens as usize)?;
-        let pool =
-            Pool::start(encoder, options.threads.get(), "embed").map_err(|source| LoadError::Thread {
-                model: files.name().to_owned(),
-                source,
-            })?;
+        trial(&encoder, weights)?;
+        let pool = Pool::start(encoder, workers, "embed").map_err(|source| LoadError::Thread {
+            model: files.name().to_owned(),
+            source,
+        })?;
         Ok(Self {
             description,
             fingerprint,

@@ -1,4 +1,4 @@
-//! Models that run in this process, on the CPU.
+//! Models that run in this process, on the CPU or on a GPU ([`engine`]).
 //!
 //! A model is loaded from files as the Hugging Face hub has them; see [`ModelDirectories`]. What it is, the files
 //! say ([`description`]): dense are BERT encoders whose tokens are averaged, such as
@@ -12,27 +12,32 @@
 mod batches;
 mod dense;
 mod description;
+mod engine;
 mod options;
 mod pool;
 mod sparse;
 mod tokenizer;
 mod weights;
+mod workers;
 
 use std::path::PathBuf;
 
-use chroma_sync_encoder::{Encoder, MaskedLanguageModel, Qwen3, Qwen3Config, TensorError, Weights};
+use chroma_sync_encoder::Qwen3Config;
 
 pub use dense::LocalEmbedder;
-pub use options::LocalOptions;
+pub use options::{Device, LocalOptions};
 pub use sparse::LocalSparseEmbedder;
 pub use tokenizer::Tokens;
 
 use self::{
-    dense::Network,
     description::{Architecture, Description},
+    engine::{Engine, Reading},
+    pool::Model,
     tokenizer::{TextTokenizer, TokenizerError},
+    weights::WeightsFiles,
+    workers::Workers,
 };
-use super::{LoadError, ModelFiles};
+use super::{LoadError, ModelFiles, fingerprint::Fingerprint};
 
 const TOKENIZER: &str = "tokenizer.json";
 
@@ -47,6 +52,15 @@ pub enum LocalModel {
     Sparse(LocalSparseEmbedder),
 }
 
+/// What a model has beside its network.
+struct Surroundings {
+    tokenizer: TextTokenizer,
+    fingerprint: Fingerprint,
+    workers: Workers,
+    /// The file to name if the weights are damaged.
+    weights: PathBuf,
+}
+
 impl LocalModel {
     /// Loads the model in `files` and starts its threads.
     ///
@@ -55,8 +69,14 @@ impl LocalModel {
     /// be rewritten in place.
     ///
     /// # Errors
-    /// If a file is missing, damaged, or describes a model that is not supported; the error names the file.
+    /// If a file is missing, damaged, or describes a model that is not supported; the error names the file. If the
+    /// device is not there, does not hold the model, or does not compute in the precision asked for.
     pub fn load(files: &ModelFiles, options: LocalOptions) -> Result<Self, LoadError> {
+        options.check()?;
+        Self::load_on(&Engine::open(options.device)?, files, options)
+    }
+
+    fn load_on(engine: &Engine, files: &ModelFiles, options: LocalOptions) -> Result<Self, LoadError> {
         let Description {
             architecture,
             max_tokens,
@@ -72,18 +92,25 @@ impl LocalModel {
         )
         .map_err(|error| tokenizer_load_error(files, error))?;
 
-        let (path, tensors) = weights::open(files)?;
-        let failed = |source: TensorError| LoadError::Weights {
-            path: path.clone(),
-            source: source.into(),
+        let weights = WeightsFiles::open(files)?;
+        let precision = options.precision(&architecture);
+        let reading = Reading {
+            files: &weights,
+            precision,
         };
-        let precision = options.precision();
+        let surroundings = |tokenizer| {
+            Ok(Surroundings {
+                tokenizer,
+                fingerprint: options::fingerprint(files, precision, max_tokens)?,
+                workers: options.workers(),
+                weights: weights.path.clone(),
+            })
+        };
         match architecture {
             Architecture::Bert(config) => {
-                let weights = Weights::read(&tensors, &config, precision).map_err(failed)?;
                 let dimensions = config.hidden;
-                let network = Network::Bert(Encoder::new(config, weights));
-                LocalEmbedder::start(files, network, dimensions, tokenizer, options, path).map(Self::Dense)
+                let network = engine.bert(&reading, config)?;
+                LocalEmbedder::start(files, network, dimensions, surroundings(tokenizer)?).map(Self::Dense)
             }
             Architecture::Qwen3(config) => {
                 let config = Qwen3Config {
@@ -91,12 +118,12 @@ impl LocalModel {
                     ..config
                 };
                 let dimensions = config.hidden;
-                let network = Network::Qwen3(Qwen3::read(&tensors, config, precision).map_err(failed)?);
-                LocalEmbedder::start(files, network, dimensions, tokenizer, options, path).map(Self::Dense)
+                let network = engine.qwen3(&reading, config)?;
+                LocalEmbedder::start(files, network, dimensions, surroundings(tokenizer)?).map(Self::Dense)
             }
             Architecture::MaskedLanguageModel(config) => {
-                let network = MaskedLanguageModel::read(&tensors, config, precision).map_err(failed)?;
-                LocalSparseEmbedder::start(files, network, tokenizer, options, path).map(Self::Sparse)
+                let network = engine.masked_language_model(&reading, config)?;
+                LocalSparseEmbedder::start(files, network, surroundings(tokenizer)?).map(Self::Sparse)
             }
         }
     }
@@ -110,6 +137,19 @@ fn tokenizer_load_error(files: &ModelFiles, error: TokenizerError) -> LoadError 
             path,
             problem: error.to_string(),
         },
+    }
+}
+
+/// Computes one vector; `weights` is the file to name if it is not finite.
+fn trial<M: Model>(model: &M, weights: PathBuf) -> Result<(), LoadError> {
+    match model.encode(&[&[0]], &mut M::Scratch::default(), &mut || {}) {
+        // Bits that rotted in the file show as NaN or infinity in nearly every vector.
+        Ok(vectors) if vectors.iter().all(M::is_finite) => Ok(()),
+        Ok(_) => Err(LoadError::NotFinite { path: weights }),
+        Err(error) => Err(LoadError::Device {
+            path: weights,
+            source: error.into(),
+        }),
     }
 }
 

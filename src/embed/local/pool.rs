@@ -7,6 +7,9 @@
 //! take seconds with a large model, so where more queries come than those threads can take, a thread pauses
 //! in it several times a layer, and does what queries wait for before it goes on.
 //!
+//! A device such as a GPU has one thread, which feeds it: it tokenises, and takes queries before documents and amid
+//! them.
+//!
 //! Back-pressure: a request needs one of [`ADMITTED_PER_THREAD`] permits per thread and purpose, and keeps it
 //! until its last step is gone from the queue. So the queue is bounded, and callers wait in `embed`.
 //!
@@ -23,18 +26,11 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{batches::plan, tokenizer::Tokens};
+use super::{batches::plan, tokenizer::Tokens, workers::Workers};
 use crate::embed::{EmbedError, Purpose};
 
 /// Requests of one purpose in work or in the queue for each thread: one to work on, one to follow at once.
 const ADMITTED_PER_THREAD: usize = 2;
-
-/// Threads for documents that one thread for queries goes with.
-const DOCUMENT_THREADS_PER_QUERY_THREAD: usize = 2;
-
-/// How much nicer than the process its threads for documents are: a quarter of a processor is left to them by one thread
-/// that is not (`nice(7)`: each step is a factor of about 1.25).
-const NICER: i32 = 6;
 
 /// Texts that are tokenised in one step.
 const TEXTS_PER_STEP: usize = 32;
@@ -56,7 +52,7 @@ pub(super) trait Model: Send + Sync + 'static {
         sequences: &[&[u32]],
         scratch: &mut Self::Scratch,
         pause: &mut dyn FnMut(),
-    ) -> Vec<Self::Vector>;
+    ) -> Result<Vec<Self::Vector>, EmbedError>;
 
     /// Whether all numbers of `vector` are finite.
     fn is_finite(vector: &Self::Vector) -> bool;
@@ -77,7 +73,7 @@ type Answer<V> = Result<Vec<Encoded<V>>, EmbedError>;
 /// The threads' shared end of the pool.
 struct Shared<M: Model> {
     model: M,
-    threads: usize,
+    workers: Workers,
     queue: Mutex<Queue<M::Vector>>,
     filled: Condvar,
 }
@@ -132,20 +128,20 @@ pub(super) struct Pool<M: Model> {
 }
 
 impl<M: Model> Pool<M> {
-    /// Starts `threads` threads that run `model`, and some more for queries alone.
-    pub(super) fn start(model: M, threads: usize, name: &str) -> std::io::Result<Self> {
-        let pool = Self::without_threads(model, threads);
+    /// Starts the threads that run `model`.
+    pub(super) fn start(model: M, workers: Workers, name: &str) -> std::io::Result<Self> {
+        let pool = Self::without_threads(model, workers);
         // On an error the pool is dropped, which ends the threads that were started before.
-        for index in 0..threads {
+        for index in 0..workers.threads {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new()
                 .name(format!("{name}-{index}"))
                 .spawn(move || {
-                    step_back();
+                    workers.step_back();
                     shared.run();
                 })?;
         }
-        for index in 0..threads.div_ceil(DOCUMENT_THREADS_PER_QUERY_THREAD) {
+        for index in 0..workers.query_threads {
             let shared = Arc::clone(&pool.shared);
             thread::Builder::new()
                 .name(format!("{name}-query-{index}"))
@@ -154,8 +150,8 @@ impl<M: Model> Pool<M> {
         Ok(pool)
     }
 
-    fn without_threads(model: M, threads: usize) -> Self {
-        let permits = threads * ADMITTED_PER_THREAD;
+    fn without_threads(model: M, workers: Workers) -> Self {
+        let permits = workers.threads * ADMITTED_PER_THREAD;
         let queue = Mutex::new(Queue {
             queries: VecDeque::new(),
             documents: VecDeque::new(),
@@ -165,7 +161,7 @@ impl<M: Model> Pool<M> {
         Self {
             shared: Arc::new(Shared {
                 model,
-                threads,
+                workers,
                 queue,
                 filled: Condvar::new(),
             }),
@@ -360,7 +356,7 @@ impl<M: Model> Shared<M> {
             drop(progress);
             self.enqueue(
                 request,
-                plan(&lengths, self.threads)
+                plan(&lengths, self.workers.threads, self.workers.layout)
                     .into_iter()
                     .map(Work::Encode)
                     .collect(),
@@ -383,7 +379,7 @@ impl<M: Model> Shared<M> {
             .collect();
         drop(progress);
         let sequences: Vec<&[u32]> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
-        let vectors = self.model.encode(&sequences, scratch, pause);
+        let vectors = self.model.encode(&sequences, scratch, pause)?;
         if !vectors.iter().all(M::is_finite) {
             return Err(EmbedError::NotFinite);
         }
@@ -444,19 +440,6 @@ impl<V> Progress<V> {
     fn is_stage_done(&mut self) -> bool {
         self.steps_left -= 1;
         self.steps_left == 0
-    }
-}
-
-/// Lowers the priority of the calling thread, where the system has priorities of threads.
-fn step_back() {
-    #[cfg(target_os = "linux")]
-    {
-        // Of the thread alone: Linux has it by thread, whatever POSIX says.
-        let lowered = rustix::process::getpriority_process(None)
-            .and_then(|now| rustix::process::setpriority_process(None, now + NICER));
-        if let Err(error) = lowered {
-            tracing::debug!(%error, "threads for documents keep their priority");
-        }
     }
 }
 

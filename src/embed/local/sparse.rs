@@ -1,14 +1,19 @@
 //! Sparse models in this process.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
+#[cfg(feature = "candle")]
+use chroma_sync_encoder::candle;
 use chroma_sync_encoder::{MaskedLanguageModel, MaskedLanguageScratch, WeightedTerms};
 use futures::future::BoxFuture;
 
+#[cfg(feature = "candle")]
+use super::engine;
 use super::{
-    LocalModel, LocalOptions, Tokens, other_kind,
+    LocalModel, LocalOptions, Surroundings, Tokens, other_kind,
     pool::{Encoded, Model, Pool},
     tokenizer::TextTokenizer,
+    trial,
 };
 use crate::embed::{
     EmbedError, LoadError, ModelFiles, Purpose, SparseEmbedder, SparseVector, check_count,
@@ -24,10 +29,17 @@ pub struct LocalSparseEmbedder {
     pool: Pool<TermWeigher>,
 }
 
+/// What computes the vectors.
+pub(super) enum TermNetwork {
+    MaskedLanguageModel(MaskedLanguageModel),
+    #[cfg(feature = "candle")]
+    DeviceMaskedLanguageModel(candle::MaskedLanguageModel),
+}
+
 /// Tokenizer and network of one model.
 struct TermWeigher {
     tokenizer: TextTokenizer,
-    network: MaskedLanguageModel,
+    network: TermNetwork,
 }
 
 impl Model for TermWeigher {
@@ -43,8 +55,14 @@ impl Model for TermWeigher {
         sequences: &[&[u32]],
         scratch: &mut MaskedLanguageScratch,
         pause: &mut dyn FnMut(),
-    ) -> Vec<WeightedTerms> {
-        self.network.weigh(sequences, scratch, pause)
+    ) -> Result<Vec<WeightedTerms>, EmbedError> {
+        match &self.network {
+            TermNetwork::MaskedLanguageModel(network) => Ok(network.weigh(sequences, scratch, pause)),
+            #[cfg(feature = "candle")]
+            TermNetwork::DeviceMaskedLanguageModel(network) => {
+                network.weigh(sequences, pause).map_err(engine::failed)
+            }
+        }
     }
 
     fn is_finite(vector: &WeightedTerms) -> bool {
@@ -64,26 +82,24 @@ impl LocalSparseEmbedder {
         }
     }
 
-    /// Tries `network` once and starts its threads. `weights` is the file to name if it is damaged.
+    /// Tries `network` once and starts its threads.
     pub(super) fn start(
         files: &ModelFiles,
-        network: MaskedLanguageModel,
-        tokenizer: TextTokenizer,
-        options: LocalOptions,
-        weights: PathBuf,
+        network: TermNetwork,
+        surroundings: Surroundings,
     ) -> Result<Self, LoadError> {
-        let fingerprint = options.fingerprint(files, tokenizer.max_tokens())?;
+        let Surroundings {
+            tokenizer,
+            fingerprint,
+            workers,
+            weights,
+        } = surroundings;
         let weigher = TermWeigher { tokenizer, network };
-        // Bits that rotted in the file show as NaN or infinity in nearly every vector.
-        let trial = weigher.encode(&[&[0]], &mut MaskedLanguageScratch::default(), &mut || {});
-        if !trial.iter().all(TermWeigher::is_finite) {
-            return Err(LoadError::NotFinite { path: weights });
-        }
-        let pool =
-            Pool::start(weigher, options.threads.get(), "sparse").map_err(|source| LoadError::Thread {
-                model: files.name().to_owned(),
-                source,
-            })?;
+        trial(&weigher, weights)?;
+        let pool = Pool::start(weigher, workers, "sparse").map_err(|source| LoadError::Thread {
+            model: files.name().to_owned(),
+            source,
+        })?;
         Ok(Self {
             name: files.name().to_owned(),
             fingerprint,

@@ -27,6 +27,7 @@ struct Fake {
 const REFUSED: &str = "refused by the tokenizer";
 const PANICKING: &str = "!panic";
 const INFINITE: &str = "~infinite";
+const TOO_LARGE: &str = "#too large";
 
 impl Model for Fake {
     type Scratch = Vec<u32>;
@@ -43,7 +44,12 @@ impl Model for Fake {
         })
     }
 
-    fn encode(&self, sequences: &[&[u32]], scratch: &mut Vec<u32>, pause: &mut dyn FnMut()) -> Vec<Vec<f32>> {
+    fn encode(
+        &self,
+        sequences: &[&[u32]],
+        scratch: &mut Vec<u32>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Vec<Vec<f32>>, EmbedError> {
         let first = sequences
             .first()
             .and_then(|ids| ids.first())
@@ -64,7 +70,10 @@ impl Model for Fake {
                 if first == 126.0 { f32::INFINITY } else { first },
             ]
         };
-        sequences.iter().map(vector).collect()
+        if sequences.iter().any(|ids| ids.first() == Some(&u32::from(b'#'))) {
+            return Err(EmbedError::Device("out of memory".into()));
+        }
+        Ok(sequences.iter().map(vector).collect())
     }
 
     fn is_finite(vector: &Vec<f32>) -> bool {
@@ -94,7 +103,7 @@ fn texts(count: usize) -> Vec<Arc<str>> {
 }
 
 fn started(threads: usize) -> Pool<Fake> {
-    Pool::start(Fake::default(), threads, "test").unwrap()
+    Pool::start(Fake::default(), Workers::on_processors(threads), "test").unwrap()
 }
 
 fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
@@ -130,7 +139,7 @@ async fn answers_keep_the_order_of_the_texts() {
 
 #[tokio::test]
 async fn no_texts_are_answered_without_a_thread() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     assert_eq!(pool.plain(Vec::new(), Purpose::Query).await.unwrap(), []);
 }
 
@@ -141,8 +150,10 @@ async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
         let panicking = pool.plain(vec!["good".into(), PANICKING.into()], Purpose::Document);
         let refused = pool.plain(vec![REFUSED.into(), "good".into()], Purpose::Document);
         let infinite = pool.plain(vec![INFINITE.into()], Purpose::Query);
+        let large = pool.plain(vec![TOO_LARGE.into()], Purpose::Document);
         let good = pool.plain(vec!["good".into()], Purpose::Document);
-        let (panicking, refused, infinite, good) = tokio::join!(panicking, refused, infinite, good);
+        let (panicking, refused, infinite, large, good) =
+            tokio::join!(panicking, refused, infinite, large, good);
         assert!(
             matches!(panicking, Err(EmbedError::Panicked)),
             "round {round}: {panicking:?}"
@@ -155,13 +166,17 @@ async fn a_failing_text_fails_its_own_request_and_the_threads_go_on() {
             matches!(infinite, Err(EmbedError::NotFinite)),
             "round {round}: {infinite:?}"
         );
+        assert!(
+            matches!(&large, Err(error @ EmbedError::Device(_)) if error.is_transient()),
+            "round {round}: {large:?}"
+        );
         assert_eq!(good.unwrap()[0].vector, [4.0, 103.0], "round {round}");
     }
 }
 
 #[test]
 fn a_request_whose_caller_is_gone_is_dropped_before_it_is_computed() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     {
         let mut gone = pin!(pool.plain(texts(100), Purpose::Document));
         assert!(poll(gone.as_mut()).is_pending());
@@ -174,7 +189,7 @@ fn a_request_whose_caller_is_gone_is_dropped_before_it_is_computed() {
 
 #[test]
 fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     {
         let mut gone = pin!(pool.plain(texts(100), Purpose::Document));
         assert!(poll(gone.as_mut()).is_pending());
@@ -187,7 +202,7 @@ fn a_caller_who_leaves_midway_saves_the_steps_that_have_not_begun() {
 
 #[test]
 fn callers_beyond_the_permits_wait_until_one_is_free_again() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     let mut admitted: Vec<_> = (0..ADMITTED_PER_THREAD)
         .map(|_| Box::pin(pool.plain(texts(1), Purpose::Document)))
         .collect();
@@ -210,7 +225,7 @@ fn callers_beyond_the_permits_wait_until_one_is_free_again() {
 
 #[test]
 fn queries_have_permits_of_their_own_and_overtake_documents() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     let mut documents: Vec<_> = (0..ADMITTED_PER_THREAD)
         .map(|_| Box::pin(pool.plain(texts(64), Purpose::Document)))
         .collect();
@@ -236,7 +251,7 @@ fn queries_have_permits_of_their_own_and_overtake_documents() {
 
 #[test]
 fn a_query_that_comes_amid_a_batch_of_documents_is_answered_before_the_batch_is_done() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     let mut scratches = Scratches::default();
     let mut documents = pin!(pool.plain(vec!["document".into(); 3], Purpose::Document));
     assert!(poll(documents.as_mut()).is_pending());
@@ -255,7 +270,7 @@ fn a_query_that_comes_amid_a_batch_of_documents_is_answered_before_the_batch_is_
 
 #[test]
 fn a_query_that_fails_amid_a_batch_of_documents_does_not_harm_them() {
-    let pool = Pool::without_threads(Fake::default(), 1);
+    let pool = Pool::without_threads(Fake::default(), Workers::on_processors(1));
     let mut scratches = Scratches::default();
     let mut documents = pin!(pool.plain(vec!["document".into(); 3], Purpose::Document));
     assert!(poll(documents.as_mut()).is_pending());
@@ -269,6 +284,17 @@ fn a_query_that_fails_amid_a_batch_of_documents_does_not_harm_them() {
         Poll::Ready(Err(EmbedError::Panicked))
     ));
     assert!(matches!(poll(documents.as_mut()), Poll::Ready(Ok(_))));
+}
+
+#[tokio::test]
+async fn the_one_thread_of_a_device_takes_queries_amid_a_batch_of_documents() {
+    let pool = Pool::start(Fake::default(), Workers::ON_A_DEVICE, "test").unwrap();
+    let documents = pool.plain(texts(500), Purpose::Document);
+    let query = pool.plain(vec!["query".into()], Purpose::Query);
+    let (documents, query) = tokio::join!(documents, query);
+    assert_eq!(documents.unwrap().len(), 500);
+    assert_eq!(query.unwrap()[0].vector, [5.0, 113.0]);
+    assert_eq!(pool.shared.workers.query_threads, 0);
 }
 
 #[tokio::test]
@@ -288,7 +314,7 @@ fn a_dropped_pool_lets_its_threads_end() {
         encoded: Mutex::default(),
         dropped: Some(dropped),
     };
-    drop(Pool::start(model, 4, "test").unwrap());
+    drop(Pool::start(model, Workers::on_processors(4), "test").unwrap());
     // The last thread that ends drops the model.
     ended
         .recv_timeout(Duration::from_secs(30))

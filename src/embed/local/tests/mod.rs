@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod device;
 mod golden;
 mod loading;
 mod qwen3;

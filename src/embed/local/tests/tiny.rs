@@ -11,9 +11,9 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::{LocalModel, LocalOptions};
+use super::super::{Device, LocalModel, LocalOptions};
 use crate::{
-    embed::{LoadError, ModelDirectories, Precision},
+    embed::{LoadError, ModelDirectories, ModelFiles, Precision},
     error::chain,
 };
 
@@ -116,8 +116,11 @@ impl TinyModel {
     }
 
     pub(super) fn load(&self, options: LocalOptions) -> Result<LocalModel, LoadError> {
-        let files = ModelDirectories::new(Some(self.root.path().to_owned()), None).find(&self.name)?;
-        LocalModel::load(&files, options)
+        LocalModel::load(&self.files()?, options)
+    }
+
+    pub(super) fn files(&self) -> Result<ModelFiles, LoadError> {
+        self.directories().find(&self.name)
     }
 
     pub(super) fn directories(&self) -> ModelDirectories {
@@ -136,6 +139,7 @@ impl TinyModel {
 /// As the golden vectors were made.
 pub(super) fn options(precision: Precision) -> LocalOptions {
     LocalOptions {
+        device: Device::Cpu,
         threads: NonZeroUsize::new(2).unwrap(),
         precision: Some(precision),
         max_tokens: NonZeroUsize::new(512).unwrap(),
