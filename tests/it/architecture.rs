@@ -307,3 +307,18 @@ fn every_reason_of_a_failed_invocation_is_documented_and_nothing_else() {
     }
     assert_eq!(documented("Reasons of a failed invocation"), reasons);
 }
+
+/// Dependencies of the tests turn this on for the tests alone, so no test of values could see that the binary reads
+/// `123456789012345680000.0` as another number. `fuzz/seeds/rest_bodies/invocation_float.json` can: its build has no such
+/// dependencies.
+#[test]
+fn numbers_are_read_to_the_last_digit_without_the_help_of_a_dependency_of_the_tests() {
+    let manifest = fs::read_to_string(project_file("Cargo.toml")).unwrap();
+    let dependencies = manifest.split("\n[dependencies]\n").nth(1).unwrap();
+    let dependencies = dependencies.split("\n[").next().unwrap();
+    let line = dependencies
+        .lines()
+        .find(|line| line.starts_with("serde_json = "))
+        .unwrap();
+    assert!(line.contains("\"float_roundtrip\""), "{line}");
+}
