@@ -37,9 +37,8 @@ test: peers ## Run every test, against the real peers
 
 .PHONY: test-candle
 test-candle: ## Test the engine for GPUs with the CPU in the GPU's place (minutes to compile; `make test` leaves it out)
-	@$(PEERS) model
+	@$(PEERS) tools model
 	cargo test --locked -p chroma-sync-encoder --features candle
-	cargo test --locked --features candle --lib embed::local
 
 .PHONY: fmt
 fmt: ## Format the sources

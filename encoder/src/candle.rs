@@ -73,13 +73,12 @@ impl Device {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "cuda")))]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use super::*;
 
-    #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_gpu_is_refused_by_a_build_without_cuda() {
         let error = Device::cuda(0).unwrap_err();
