@@ -10,6 +10,7 @@ use std::{
 };
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
@@ -28,6 +29,12 @@ const PROTOS: [&str; 12] = [
     "chromasync/v1/webhook.proto",
 ];
 
+/// How messages become bytes.
+const CODEC: &str = "crate::codec::SmallBufferCodec";
+
+/// What watches answer.
+const WATCH_ANSWERS: [&str; 2] = ["WatchInvocationResponse", "WatchInvocationsResponse"];
+
 /// What `GET /docs` serves of Swagger UI.
 const SWAGGER_UI_FILES: [&str; 2] = ["swagger-ui.css", "swagger-ui-bundle.js"];
 
@@ -37,7 +44,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
-        .codec_path("crate::codec::SmallBufferCodec")
+        .codec_path(CODEC)
+        .build_server(false)
         // They hold secrets; see src/proto.rs.
         .skip_debug([
             "chromasync.v1.Webhook",
@@ -45,8 +53,29 @@ fn main() -> Result<(), Box<dyn Error>> {
             "chromasync.v1.CreateAwsCredentialRequest",
             "chromasync.v1.CreateGithubAppRequest",
         ])
-        .compile_fds(descriptors)?;
+        .compile_fds(descriptors.clone())?;
+    generate_servers(descriptors, &out.join("servers"))?;
     unpack_swagger_ui(&out)
+}
+
+/// Writes the services' servers into `out`. They answer with the messages of `crate::proto`, but watches with
+/// ones that streams share.
+fn generate_servers(descriptors: FileDescriptorSet, out: &Path) -> io::Result<()> {
+    fs::create_dir_all(out)?;
+    let builder = tonic_prost_build::configure()
+        .codec_path(CODEC)
+        .build_client(false)
+        .out_dir(out)
+        .extern_path(".chromasync.v1", "crate::proto");
+    WATCH_ANSWERS
+        .into_iter()
+        .fold(builder, |builder, answer| {
+            builder.extern_path(
+                format!(".chromasync.v1.{answer}"),
+                format!("crate::proto::Shared{answer}"),
+            )
+        })
+        .compile_fds(descriptors)
 }
 
 /// Writes the files into `out`; in the archive they lie in `swagger-ui-{version}/dist/`.

@@ -81,8 +81,9 @@ struct Bare(proto::Invocation);
 
 #[tonic::async_trait]
 impl InvocationService for Bare {
-    type WatchInvocationStream = futures::stream::Empty<Result<proto::WatchInvocationResponse, Status>>;
-    type WatchInvocationsStream = futures::stream::Empty<Result<proto::WatchInvocationsResponse, Status>>;
+    type WatchInvocationStream = futures::stream::Empty<Result<proto::SharedWatchInvocationResponse, Status>>;
+    type WatchInvocationsStream =
+        futures::stream::Empty<Result<proto::SharedWatchInvocationsResponse, Status>>;
 
     async fn get_invocation(
         &self,

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use prost::Message;
+
 use super::convert_source;
 use crate::{
-    app::watch::{FeedUpdate, FeedUpdateKind, Update, UpdateKind},
+    app::watch::{FeedUpdate, FeedUpdateKind, SharedInvocation, Update, UpdateKind},
     domain::{
         chunking::Chunking,
         document::{Document, DocumentOutcome},
@@ -331,7 +334,18 @@ impl From<Document> for proto::Document {
     }
 }
 
-impl From<Update> for proto::WatchInvocationResponse {
+/// The invocation as a field of a watch's message. It has the same number in both kinds of message.
+fn invocation_field(invocation: &SharedInvocation) -> Bytes {
+    invocation.encoded(|invocation| {
+        let message = proto::WatchInvocationResponse {
+            invocation: Some(invocation.into()),
+            ..Default::default()
+        };
+        message.encode_to_vec().into()
+    })
+}
+
+impl From<Update> for proto::SharedWatchInvocationResponse {
     fn from(update: Update) -> Self {
         use proto::watch_invocation_response::Kind;
 
@@ -346,16 +360,17 @@ impl From<Update> for proto::WatchInvocationResponse {
             UpdateKind::Progress => Kind::Progress,
             UpdateKind::Heartbeat => Kind::Heartbeat,
         };
-        Self {
+        let message = proto::WatchInvocationResponse {
             kind: kind.into(),
             revision: count(invocation.revision),
-            invocation: Some(invocation.as_ref().into()),
+            invocation: None,
             time: Some(timestamp(time)),
-        }
+        };
+        Self::new(message, invocation_field(&invocation))
     }
 }
 
-impl From<FeedUpdate> for proto::WatchInvocationsResponse {
+impl From<FeedUpdate> for proto::SharedWatchInvocationsResponse {
     fn from(update: FeedUpdate) -> Self {
         use proto::watch_invocations_response::Kind;
 
@@ -370,12 +385,16 @@ impl From<FeedUpdate> for proto::WatchInvocationsResponse {
             FeedUpdateKind::StateChanged => Kind::StateChanged,
             FeedUpdateKind::Heartbeat => Kind::Heartbeat,
         };
-        Self {
+        let message = proto::WatchInvocationsResponse {
             kind: kind.into(),
-            invocation: invocation.as_deref().map(Into::into),
+            invocation: None,
             resume_token: resume_token.encode(),
             time: Some(timestamp(time)),
-        }
+        };
+        Self::new(
+            message,
+            invocation.as_deref().map(invocation_field).unwrap_or_default(),
+        )
     }
 }
 

@@ -39,8 +39,8 @@ fn invocation_id(text: &str) -> Result<InvocationId, Status> {
 
 #[tonic::async_trait]
 impl InvocationService for Invocations {
-    type WatchInvocationStream = Messages<proto::WatchInvocationResponse>;
-    type WatchInvocationsStream = Messages<proto::WatchInvocationsResponse>;
+    type WatchInvocationStream = Messages<proto::SharedWatchInvocationResponse>;
+    type WatchInvocationsStream = Messages<proto::SharedWatchInvocationsResponse>;
 
     async fn create_invocation(
         &self,

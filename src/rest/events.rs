@@ -5,7 +5,7 @@
 //! connects again by itself when a stream ends; one that has seen the end of its invocation is answered
 //! 204, which tells it to stop. A fault ends the stream; the answer to the next connection says what it was.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -30,7 +30,10 @@ use super::{
 use crate::{
     app::{
         App, Auth,
-        watch::{FeedUpdate, FeedUpdateKind, ResumeToken, Update, UpdateKind, WatchFilter, WatchStart},
+        watch::{
+            FeedUpdate, FeedUpdateKind, ResumeToken, SharedInvocation, Update, UpdateKind, WatchFilter,
+            WatchStart,
+        },
     },
     domain::{
         ids::InvocationId,
@@ -313,7 +316,7 @@ pub(super) async fn poll(app: &App, auth: &Auth, id: InvocationId, poll: Poll) -
     let deadline = tokio::time::Instant::now() + wait;
     let answer = stream::once(async move {
         let latest = last_known(updates, deadline).await;
-        let body = polled_body(latest.as_deref().unwrap_or(&current));
+        let body = polled_body(latest.as_deref().map_or(&current, |latest| latest));
         Ok::<_, Infallible>(Bytes::from(body))
     });
     Ok(polled(Body::from_stream(answer)))
@@ -323,7 +326,7 @@ pub(super) async fn poll(app: &App, auth: &Auth, id: InvocationId, poll: Poll) -
 async fn last_known(
     updates: impl Stream<Item = crate::error::Result<Update>>,
     deadline: tokio::time::Instant,
-) -> Option<std::sync::Arc<Invocation>> {
+) -> Option<Arc<SharedInvocation>> {
     let mut updates = std::pin::pin!(updates);
     let mut latest = None;
     while let Ok(Some(Ok(update))) = tokio::time::timeout_at(deadline, updates.next()).await {

@@ -8,6 +8,7 @@
 
 mod admission;
 mod connections;
+mod gathering;
 mod metrics;
 mod surfaces;
 mod tls;
@@ -20,7 +21,7 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
 };
-use futures::FutureExt;
+use futures::{FutureExt, TryStreamExt};
 use http::{HeaderName, HeaderValue, header::CONTENT_TYPE};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -34,6 +35,7 @@ use tower_http::{
 
 use self::{
     admission::{Admission, admit},
+    gathering::Gathering,
     surfaces::Surfaces,
 };
 pub use self::{
@@ -94,10 +96,14 @@ pub async fn serve(
     );
     let serving = match acceptor {
         Some(acceptor) => server
-            .serve_with_incoming_shutdown(surfaces, tls::incoming(connections, acceptor), drained)
+            .serve_with_incoming_shutdown(
+                surfaces,
+                tls::incoming(connections, acceptor).map_ok(Gathering::new),
+                drained,
+            )
             .boxed(),
         None => server
-            .serve_with_incoming_shutdown(surfaces, connections, drained)
+            .serve_with_incoming_shutdown(surfaces, connections.map_ok(Gathering::new), drained)
             .boxed(),
     };
     let deadline = async {

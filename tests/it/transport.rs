@@ -143,7 +143,7 @@ async fn messages_are_compressed_both_ways_for_clients_that_ask() {
         .send_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Gzip);
     let answer = client
-        .create_source(scenario.source_request("owner/name"))
+        .create_source(scenario.source_request("owner/other"))
         .await
         .unwrap();
     assert_eq!(answer.metadata().get("grpc-encoding").unwrap(), "gzip");
@@ -154,6 +154,28 @@ async fn messages_are_compressed_both_ways_for_clients_that_ask() {
         .await
         .unwrap();
     assert!(plain.metadata().get("grpc-encoding").is_none());
+
+    // What streams share is encoded once, but compressed for each stream that asks.
+    let (_, created) = scenario.pending_invocation(&service).await;
+    for compressed in [true, false] {
+        let mut client = service.invocations(&scenario.admin);
+        if compressed {
+            client = client.accept_compressed(CompressionEncoding::Gzip);
+        }
+        let request = proto::WatchInvocationRequest {
+            invocation_id: created.id.clone(),
+            after_revision: Some(0),
+        };
+        let answer = client.watch_invocation(request).await.unwrap();
+        let encoding = answer.metadata().get("grpc-encoding");
+        assert_eq!(encoding.is_some_and(|encoding| encoding == "gzip"), compressed);
+        let message = answer.into_inner().message().await.unwrap().unwrap();
+        assert_eq!(
+            message.invocation.as_ref(),
+            Some(&created),
+            "compressed: {compressed}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     callers::{Callers, Limits},
+    shared::SharedInvocation,
     topic::{Head, Topic},
 };
 use crate::{
@@ -83,7 +84,24 @@ struct Feed {
 struct Recent {
     /// Everything after this place is in `events`.
     after: u64,
-    events: VecDeque<Arc<PlacedEvent>>,
+    events: VecDeque<Arc<FeedEvent>>,
+}
+
+/// An event of the feed.
+#[derive(Debug)]
+pub(super) struct FeedEvent {
+    pub(super) placed: PlacedEvent,
+    /// As it is told.
+    pub(super) invocation: Arc<SharedInvocation>,
+}
+
+impl From<PlacedEvent> for FeedEvent {
+    fn from(placed: PlacedEvent) -> Self {
+        Self {
+            invocation: SharedInvocation::new(Arc::clone(&placed.event.invocation)),
+            placed,
+        }
+    }
 }
 
 /// How far the feed goes.
@@ -190,17 +208,25 @@ impl Hub {
         sequence: u64,
         filter: &FeedFilter,
         limit: usize,
-    ) -> Option<(Vec<Arc<PlacedEvent>>, u64)> {
+    ) -> Option<(Vec<Arc<FeedEvent>>, u64)> {
         let recent = self.feed.recent.lock().unwrap_or_else(PoisonError::into_inner);
         if sequence < recent.after {
             return None;
         }
-        let start = recent.events.partition_point(|event| event.sequence <= sequence);
-        let wanted = recent.events.range(start..).filter(|event| filter.matches(event));
+        let start = recent
+            .events
+            .partition_point(|event| event.placed.sequence <= sequence);
+        let wanted = recent
+            .events
+            .range(start..)
+            .filter(|event| filter.matches(&event.placed));
         let wanted: Vec<_> = wanted.take(limit).cloned().collect();
         let end = match wanted.last() {
-            Some(last) if wanted.len() >= limit => last.sequence,
-            Some(_) | None => recent.events.back().map_or(recent.after, |event| event.sequence),
+            Some(last) if wanted.len() >= limit => last.placed.sequence,
+            Some(_) | None => recent
+                .events
+                .back()
+                .map_or(recent.after, |event| event.placed.sequence),
         };
         Some((wanted, end.max(sequence)))
     }
@@ -234,7 +260,7 @@ impl Hub {
         for invocation in self.store.current(&progressed).await? {
             let topic = self.topics().get(&invocation.id).cloned();
             if let Some(topic) = topic {
-                topic.add_latest(Arc::new(invocation));
+                topic.add_latest(SharedInvocation::new(Arc::new(invocation)));
             }
         }
         Ok(())
@@ -267,7 +293,7 @@ impl Hub {
             if let Some(last) = events.last() {
                 place = last.sequence;
             }
-            self.hand_on(events.into_iter().map(Arc::new).collect());
+            self.hand_on(events.into_iter().map(|event| Arc::new(event.into())).collect());
             *read_to = Some(place);
             if !more {
                 return Ok(());
@@ -275,14 +301,14 @@ impl Hub {
         }
     }
 
-    fn hand_on(&self, events: Vec<Arc<PlacedEvent>>) {
-        let Some(end) = events.last().map(|event| event.sequence) else {
+    fn hand_on(&self, events: Vec<Arc<FeedEvent>>) {
+        let Some(end) = events.last().map(|event| event.placed.sequence) else {
             return;
         };
         for event in &events {
-            let topic = self.topics().get(&event.event.invocation.id).cloned();
+            let topic = self.topics().get(&event.invocation.id).cloned();
             if let Some(topic) = topic {
-                topic.add_event(Arc::clone(&event.event.invocation));
+                topic.add_event(Arc::clone(&event.invocation));
             }
         }
         let mut recent = self.feed.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,7 +317,7 @@ impl Hub {
             if recent.events.len() > EVENTS_KEPT
                 && let Some(oldest) = recent.events.pop_front()
             {
-                recent.after = oldest.sequence;
+                recent.after = oldest.placed.sequence;
             }
         }
         drop(recent);

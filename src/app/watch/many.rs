@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::{
     callers::Place,
     draining,
-    hub::{FeedHead, Hub},
+    hub::{FeedEvent, FeedHead, Hub},
+    shared::SharedInvocation,
 };
 use crate::{
     app::{App, Auth},
@@ -27,7 +28,7 @@ use crate::{
         time::Timestamp,
     },
     error::{Error, FieldViolation, Reason, Result},
-    store::{FeedFilter, PlacedEvent, Scope},
+    store::{FeedFilter, Scope},
 };
 
 /// Events or snapshots that a stream takes at a time.
@@ -81,7 +82,7 @@ pub struct FeedUpdate {
     /// What it is about.
     pub kind: FeedUpdateKind,
     /// The whole invocation, except in heartbeats.
-    pub invocation: Option<Arc<Invocation>>,
+    pub invocation: Option<Arc<SharedInvocation>>,
     /// Resumes after this message.
     pub resume_token: ResumeToken,
     /// When the server made the message.
@@ -267,7 +268,7 @@ impl Watch {
         for invocation in Box::pin(self.snapshots.read(&hub)).await? {
             let update = self.update(
                 FeedUpdateKind::Snapshot,
-                Some(Arc::new(invocation)),
+                Some(SharedInvocation::new(Arc::new(invocation))),
                 self.sequence,
             );
             self.ready.push_back(update);
@@ -288,10 +289,10 @@ impl Watch {
                     .await?
             }
         };
-        for placed in events {
-            let PlacedEvent { sequence, event, .. } = placed.as_ref();
-            let invocation = Arc::clone(&event.invocation);
-            let update = self.update(FeedUpdateKind::StateChanged, Some(invocation), *sequence);
+        for event in events {
+            let FeedEvent { placed, invocation } = event.as_ref();
+            let invocation = Some(Arc::clone(invocation));
+            let update = self.update(FeedUpdateKind::StateChanged, invocation, placed.sequence);
             self.ready.push_back(update);
         }
         self.sequence = end;
@@ -302,7 +303,12 @@ impl Watch {
         self.app.0.watches.hub()
     }
 
-    fn update(&self, kind: FeedUpdateKind, invocation: Option<Arc<Invocation>>, place: u64) -> FeedUpdate {
+    fn update(
+        &self,
+        kind: FeedUpdateKind,
+        invocation: Option<Arc<SharedInvocation>>,
+        place: u64,
+    ) -> FeedUpdate {
         FeedUpdate {
             kind,
             invocation,
@@ -320,7 +326,7 @@ impl Hub {
         sequence: u64,
         head: u64,
         filter: &FeedFilter,
-    ) -> Result<(Vec<Arc<PlacedEvent>>, u64)> {
+    ) -> Result<(Vec<Arc<FeedEvent>>, u64)> {
         let _turn = self.catching_up.acquire().await.map_err(|_| draining())?;
         let until = head.min(sequence.saturating_add(PLACES_A_READ));
         let events = self
@@ -331,7 +337,8 @@ impl Hub {
             Some(last) if events.len() >= STEP as usize => last.sequence,
             Some(_) | None => until,
         };
-        Ok((events.into_iter().map(Arc::new).collect(), end))
+        let events = events.into_iter().map(|event| Arc::new(event.into()));
+        Ok((events.collect(), end))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Watching: streams of states that cannot lose the ending.
 //!
-//! `hub` reads changes for the whole process, `topic` keeps those of one invocation for its streams,
-//! `one` follows an invocation and `many` the feed. The database is the truth; nothing here is
+//! `hub` reads changes for the whole process, `topic` keeps those of one invocation for its streams, as they
+//! are in `shared`, `one` follows an invocation and `many` the feed. The database is the truth; nothing here is
 //! remembered that it does not say. Invariants: the state changes of an invocation come to a stream in the
 //! order of their revisions, none is skipped, none comes twice; nothing follows a terminal state; a stream
 //! ends with an error only when the server drains, the database is away, or the caller's token is no longer
@@ -12,15 +12,17 @@ mod callers;
 mod hub;
 mod many;
 mod one;
+mod shared;
 mod topic;
 
 use std::{sync::Arc, time::Duration};
 
 pub use hub::{WatchHub, WatchOptions};
 pub use many::{FeedUpdate, FeedUpdateKind, ResumeToken, WatchFilter, WatchStart};
+pub use shared::SharedInvocation;
 
 use crate::{
-    domain::{invocation::Invocation, time::Timestamp},
+    domain::time::Timestamp,
     error::{Error, Reason},
 };
 
@@ -46,7 +48,7 @@ pub struct Update {
     /// What it is about.
     pub kind: UpdateKind,
     /// The whole invocation.
-    pub invocation: Arc<Invocation>,
+    pub invocation: Arc<SharedInvocation>,
     /// When the server made the message.
     pub time: Timestamp,
 }

@@ -13,6 +13,7 @@ use super::{
     callers::Place,
     draining,
     hub::Hub,
+    shared::SharedInvocation,
     topic::{Head, Topic},
 };
 use crate::{
@@ -60,7 +61,7 @@ struct Watch {
     topic: Arc<Topic>,
     head: watch::Receiver<Head>,
     /// What the stream has told, or began with.
-    last: Arc<Invocation>,
+    last: Arc<SharedInvocation>,
     last_revision: u64,
     last_progress: u64,
     snapshot_due: bool,
@@ -81,7 +82,7 @@ impl Watch {
         after_revision: Option<u64>,
     ) -> Self {
         // Shared with the other streams, unless the invocation has gone on since it was read.
-        let invocation = Arc::new(invocation);
+        let invocation = SharedInvocation::new(Arc::new(invocation));
         let latest = topic.add_latest(Arc::clone(&invocation));
         let invocation = if latest.revision == invocation.revision {
             latest
@@ -173,7 +174,7 @@ impl Watch {
         self.app.0.watches.hub()
     }
 
-    fn update(&mut self, kind: UpdateKind, invocation: Arc<Invocation>) -> Update {
+    fn update(&mut self, kind: UpdateKind, invocation: Arc<SharedInvocation>) -> Update {
         self.heartbeat_at = Instant::now() + self.hub().options.heartbeat;
         self.last = Arc::clone(&invocation);
         Update {

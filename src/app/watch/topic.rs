@@ -10,6 +10,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::shared::SharedInvocation;
 use crate::{
     domain::{
         ids::InvocationId,
@@ -46,19 +47,19 @@ pub(super) struct Topic {
 #[derive(Debug, Default)]
 struct Known {
     /// By revision, each one more than the one before.
-    events: VecDeque<Arc<Invocation>>,
+    events: VecDeque<Arc<SharedInvocation>>,
     /// As it was last read.
-    latest: Option<Arc<Invocation>>,
+    latest: Option<Arc<SharedInvocation>>,
 }
 
 impl Known {
-    fn event_after(&self, revision: u64) -> Option<Arc<Invocation>> {
+    fn event_after(&self, revision: u64) -> Option<Arc<SharedInvocation>> {
         let first = self.events.front()?.revision;
         let index = usize::try_from((revision + 1).checked_sub(first)?).ok()?;
         self.events.get(index).cloned()
     }
 
-    fn add_event(&mut self, event: Arc<Invocation>) {
+    fn add_event(&mut self, event: Arc<SharedInvocation>) {
         match self.events.back().map(|newest| newest.revision) {
             Some(newest) if event.revision <= newest => return,
             Some(newest) if event.revision > newest + 1 => self.events.clear(),
@@ -70,7 +71,7 @@ impl Known {
         }
     }
 
-    fn add_latest(&mut self, invocation: &Arc<Invocation>) {
+    fn add_latest(&mut self, invocation: &Arc<SharedInvocation>) {
         let newer = self
             .latest
             .as_ref()
@@ -112,7 +113,7 @@ impl Topic {
     }
 
     /// Takes a state change over from the feed, where changes come in the order of their revisions.
-    pub(super) fn add_event(&self, event: Arc<Invocation>) {
+    pub(super) fn add_event(&self, event: Arc<SharedInvocation>) {
         let version = version(&event);
         self.with(|known| {
             known.add_latest(&event);
@@ -122,7 +123,7 @@ impl Topic {
     }
 
     /// Takes over how the invocation is now.
-    pub(super) fn add_latest(&self, invocation: Arc<Invocation>) -> Arc<Invocation> {
+    pub(super) fn add_latest(&self, invocation: Arc<SharedInvocation>) -> Arc<SharedInvocation> {
         let version = version(&invocation);
         let latest = self.with(|known| {
             known.add_latest(&invocation);
@@ -137,14 +138,18 @@ impl Topic {
     }
 
     /// The newest that is known of the state `revision`.
-    pub(super) fn latest_of(&self, revision: u64) -> Option<Arc<Invocation>> {
+    pub(super) fn latest_of(&self, revision: u64) -> Option<Arc<SharedInvocation>> {
         self.with(|known| known.latest.clone())
             .filter(|latest| latest.revision == revision)
     }
 
     /// The state change after `revision`, which the caller knows to have happened. However many streams ask
     /// for it, one of them reads the table.
-    pub(super) async fn event_after(&self, revision: u64, store: &Store) -> Result<Option<Arc<Invocation>>> {
+    pub(super) async fn event_after(
+        &self,
+        revision: u64,
+        store: &Store,
+    ) -> Result<Option<Arc<SharedInvocation>>> {
         if let Some(event) = self.with(|known| known.event_after(revision)) {
             return Ok(Some(event));
         }
@@ -152,13 +157,16 @@ impl Topic {
         Box::pin(self.read_after(revision, store)).await
     }
 
-    async fn read_after(&self, revision: u64, store: &Store) -> Result<Option<Arc<Invocation>>> {
+    async fn read_after(&self, revision: u64, store: &Store) -> Result<Option<Arc<SharedInvocation>>> {
         let _reading = self.reading.lock().await;
         if let Some(event) = self.with(|known| known.event_after(revision)) {
             return Ok(Some(event));
         }
         let events = store.events_after(self.id, revision, EVENTS_A_READ).await?;
-        let events: Vec<_> = events.into_iter().map(|event| event.invocation).collect();
+        let events = events
+            .into_iter()
+            .map(|event| SharedInvocation::new(event.invocation));
+        let events: Vec<_> = events.collect();
         let next = events.first().cloned();
         self.with(|known| {
             // What was read may begin before what is kept and reach into it.
