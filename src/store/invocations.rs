@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, Order, QueryFilter,
     QuerySelect, QueryTrait,
-    sea_query::{Expr, Query, SelectStatement},
+    sea_query::{Expr, Query},
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -236,12 +236,14 @@ impl Store {
     ) -> Result<HashMap<String, Invocation>, StoreError> {
         let mut latest = HashMap::new();
         for keys in keys.chunks(KEYS_A_QUERY) {
-            let select = scope
+            let mut select = scope
                 .select_invocations()
                 .column(invocation::Column::ObjectKey)
-                .filter(invocation::Column::Id.in_subquery(newest_of_keys(source_id, keys)));
+                .filter(Expr::col((invocation::Entity, invocation::Column::Id)).eq(newest_of_key(source_id)))
+                .into_query();
+            select.from_values(with_nulls(keys), WANTED);
             let rows = self
-                .read(async |database| Ok(database.query_all(select.as_query()).await?))
+                .read(async |database| Ok(database.query_all(&select).await?))
                 .await?;
             for row in rows {
                 let key = row.try_get_by_index(StoredInvocation::COLUMNS.len())?;
@@ -276,9 +278,9 @@ pub(super) fn find<'a>(
     })
 }
 
-/// The ids of the newest invocation of each key: one step in the index a key, however many invocations
-/// it has. Ids are in the order of creation.
-fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
+/// The id of the newest invocation of a wanted key: one step in the index, however many invocations it has. Ids
+/// are in the order of creation.
+fn newest_of_key(source_id: SourceId) -> Expr {
     let newest = |column: invocation::Column| Expr::col((NEWEST, column));
     let newest_of_key = Query::select()
         .expr(newest(invocation::Column::Id))
@@ -289,10 +291,15 @@ fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
         .order_by((NEWEST, invocation::Column::Id), Order::Desc)
         .limit(1)
         .to_owned();
-    Query::select()
-        .expr(Expr::from(newest_of_key))
-        .from_values(padded(keys), WANTED)
-        .to_owned()
+    Expr::from(newest_of_key)
+}
+
+/// The keys, and as many nulls as make their number a power of two, so that few statements need be prepared.
+/// Nothing has null for its key.
+fn with_nulls(keys: &[String]) -> Vec<Option<&str>> {
+    let mut keys: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
+    keys.resize(keys.len().next_power_of_two(), None);
+    keys
 }
 
 /// What tells a repeated request from another one under the same id.
