@@ -7,8 +7,8 @@ use std::{collections::HashMap, sync::Arc};
 use futures::future::BoxFuture;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, Order, QueryFilter,
-    QuerySelect, QueryTrait,
-    sea_query::{Expr, Query},
+    QueryResult, QuerySelect, QueryTrait,
+    sea_query::{Expr, Query, SelectStatement},
 };
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -263,19 +263,33 @@ pub(super) fn find<'a>(
     ids: &'a [InvocationId],
 ) -> BoxFuture<'a, Result<Vec<Answer<Option<Invocation>>>, StoreError>> {
     Box::pin(async move {
-        let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
-        let select = invocation::Entity::find()
-            .select_only()
-            .columns(StoredInvocation::COLUMNS)
-            .filter(invocation::Column::Id.is_in(padded(&wanted)));
-        let rows = reader.database.query_all(select.as_query()).await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in rows {
-            found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
-        }
-        webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
-        Ok(in_order(ids, found))
+        let [rows] = reader.query_each([select(ids)]).await?;
+        answers(reader, ids, &rows).await
     })
+}
+
+/// Selects the invocations with these ids.
+pub(super) fn select(ids: &[InvocationId]) -> SelectStatement {
+    let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
+    invocation::Entity::find()
+        .select_only()
+        .columns(StoredInvocation::COLUMNS)
+        .filter(invocation::Column::Id.is_in(padded(&wanted)))
+        .into_query()
+}
+
+/// Which of the rows of [`select`] belongs to which id.
+pub(super) async fn answers(
+    reader: &Reader,
+    ids: &[InvocationId],
+    rows: &[QueryResult],
+) -> Result<Vec<Answer<Option<Invocation>>>, StoreError> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(row));
+    }
+    webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
+    Ok(in_order(ids, found))
 }
 
 /// The id of the newest invocation of a wanted key: one step in the index, however many invocations it has. Ids
