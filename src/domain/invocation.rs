@@ -232,44 +232,68 @@ pub struct Wait {
 #[serde(default)]
 pub struct Statistics {
     /// Documents found at the source, and those found gone from it.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_discovered: u64,
     /// Documents whose records are in the collection.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_indexed: u64,
     /// Those of the indexed ones whose records were copied from another collection of the source.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_copied: u64,
     /// Documents whose version was in the collection already.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_unchanged: u64,
     /// Documents gone from the source, deleted from the collection.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_removed: u64,
     /// Documents left out by a rule.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_skipped: u64,
     /// Documents that could not be processed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_failed: u64,
     /// Records written.
+    #[serde(skip_serializing_if = "is_zero")]
     pub chunks_indexed: u64,
     /// Bytes of text in those records.
+    #[serde(skip_serializing_if = "is_zero")]
     pub bytes_indexed: u64,
     /// Tokens the model read for them, now or when a cached embedding was computed; those of copied documents
     /// are not known.
+    #[serde(skip_serializing_if = "is_zero")]
     pub tokens_embedded: u64,
     /// Chunks of which the model read only the beginning.
+    #[serde(skip_serializing_if = "is_zero")]
     pub chunks_truncated: u64,
     /// Embeddings that the model computed, in all attempts.
+    #[serde(skip_serializing_if = "is_zero")]
     pub embeddings_computed: u64,
     /// Embeddings that were computed before and came from the cache, in all attempts.
+    #[serde(skip_serializing_if = "is_zero")]
     pub embeddings_cached: u64,
     /// Milliseconds of work in the fetch stage.
+    #[serde(skip_serializing_if = "is_zero")]
     pub fetch_ms: u64,
     /// Milliseconds of work in the chunk stage.
+    #[serde(skip_serializing_if = "is_zero")]
     pub chunk_ms: u64,
     /// Milliseconds of work in the embed stage.
+    #[serde(skip_serializing_if = "is_zero")]
     pub embed_ms: u64,
     /// Milliseconds of work in the index stage.
+    #[serde(skip_serializing_if = "is_zero")]
     pub index_ms: u64,
     /// Documents that ended a minute, lately; 0 while nothing is indexed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub documents_per_minute: u64,
     /// Tokens that the model read a second, lately; 0 while nothing is indexed.
+    #[serde(skip_serializing_if = "is_zero")]
     pub tokens_per_second: u64,
+}
+
+/// Zeros are what a field that is left out stands for, and most fields are zero most of the time.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Statistics {

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 
 use futures::future::BoxFuture;
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter,
-    QueryOrder, QuerySelect, sea_query::Expr,
+    ActiveValue::Set,
+    ColumnTrait, Condition, DatabaseTransaction, EntityTrait, ExprTrait, FromQueryResult, QueryFilter,
+    QueryOrder, QueryResult, QuerySelect, QueryTrait,
+    sea_query::{Expr, SelectStatement},
 };
 use subtle::ConstantTimeEq;
 
@@ -147,8 +149,10 @@ pub(super) fn find_with_invocations<'a>(
 ) -> BoxFuture<'a, Result<Vec<Answer<FoundKeyAndInvocation>>, StoreError>> {
     Box::pin(async move {
         let (digests, ids): (Vec<_>, Vec<_>) = wanted.iter().copied().unzip();
-        let (keys, invocations) =
-            futures::future::try_join(find(reader, &digests), invocations::find(reader, &ids)).await?;
+        let selects = [select(reader, &digests), invocations::select(&ids)];
+        let [keys, rows] = reader.query_each(selects).await?;
+        let keys = answers(&digests, &keys)?;
+        let invocations = invocations::answers(reader, &ids, &rows).await?;
         let pairs = keys.into_iter().zip(invocations);
         Ok(pairs.map(|(key, invocation)| Ok((key?, invocation?))).collect())
     })
@@ -160,25 +164,34 @@ pub(super) fn find<'a>(
     digests: &'a [[u8; 32]],
 ) -> BoxFuture<'a, Result<Vec<Answer<Option<FoundKey>>>, StoreError>> {
     Box::pin(async move {
-        let wanted = distinct(digests).into_iter().map(|digest| digest.to_vec());
-        let wanted: Vec<Vec<u8>> = wanted.collect();
-        let not_expired = Condition::any()
-            .add(api_key::Column::ExpireTime.is_null())
-            .add(Expr::col(api_key::Column::ExpireTime).gt(reader.now_expression()));
-        let rows = api_key::Entity::find()
-            .filter(api_key::Column::TokenSha256.is_in(padded(&wanted)))
-            .filter(api_key::Column::RevokeTime.is_null())
-            .filter(not_expired)
-            .all(&reader.database)
-            .await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in rows {
-            let digest: Result<[u8; 32], _> = row.token_sha256.as_slice().try_into();
-            let digest = digest.map_err(|_| corrupt("api_keys.token_sha256", row.id))?;
-            found.insert(digest, read(row).map(|key| (digest, key)));
-        }
-        Ok(in_order(digests, found))
+        let [rows] = reader.query_each([select(reader, digests)]).await?;
+        answers(digests, &rows)
     })
+}
+
+fn select(reader: &Reader, digests: &[[u8; 32]]) -> SelectStatement {
+    let wanted = distinct(digests).into_iter().map(|digest| digest.to_vec());
+    let wanted: Vec<Vec<u8>> = wanted.collect();
+    let not_expired = Condition::any()
+        .add(api_key::Column::ExpireTime.is_null())
+        .add(Expr::col(api_key::Column::ExpireTime).gt(reader.now_expression()));
+    api_key::Entity::find()
+        .filter(api_key::Column::TokenSha256.is_in(padded(&wanted)))
+        .filter(api_key::Column::RevokeTime.is_null())
+        .filter(not_expired)
+        .into_query()
+}
+
+/// Which of the rows of [`select`] belongs to which digest.
+fn answers(digests: &[[u8; 32]], rows: &[QueryResult]) -> Result<Vec<Answer<Option<FoundKey>>>, StoreError> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        let row = api_key::Model::from_query_result(row, "")?;
+        let digest: Result<[u8; 32], _> = row.token_sha256.as_slice().try_into();
+        let digest = digest.map_err(|_| corrupt("api_keys.token_sha256", row.id))?;
+        found.insert(digest, read(row).map(|key| (digest, key)));
+    }
+    Ok(in_order(digests, found))
 }
 
 async fn insert(transaction: &DatabaseTransaction, row: &api_key::ActiveModel) -> Result<(), StoreError> {

@@ -7,9 +7,10 @@ use sea_orm::{
     sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{StoreOptions, error::StoreError};
+use super::{StoreOptions, error::StoreError, kept::MAX_KEPT};
 
-/// Connections that read from SQLite at once. Reads are short, and more only contend for the cache.
+/// Connections that read from SQLite at once, beside those that are kept. Reads are short, and more only
+/// contend for the cache.
 const SQLITE_READERS: u32 = 4;
 /// Rows that a SQLite connection reads ahead: those of a full batch of coalesced calls.
 const ROW_BUFFER: usize = 128;
@@ -86,19 +87,22 @@ async fn postgres(options: &StoreOptions) -> Result<DatabaseConnection, StoreErr
         .statement_timeout(options.statement_timeout)
         .set_application_name("chroma-sync");
     let mut database = Database::connect(connect).await?;
-    database.set_metric_callback(log_statement);
+    database.set_metric_callback(log_ran);
     Ok(database)
 }
 
 /// Tells of each statement that ran, and louder of a slow one. Values are left out: they may be secret.
-fn log_statement(ran: &metric::Info<'_>) {
-    let milliseconds = ran.elapsed.as_secs_f64() * 1e3;
-    let (sql, failed) = (ran.statement.sql.as_str(), ran.failed);
-    if ran.elapsed >= SLOW_STATEMENT {
+pub(super) fn log_statement(sql: &str, elapsed: Duration, failed: bool) {
+    let milliseconds = elapsed.as_secs_f64() * 1e3;
+    if elapsed >= SLOW_STATEMENT {
         tracing::warn!(target: STATEMENT_LOG, milliseconds, failed, sql, "slow statement");
     } else {
         tracing::debug!(target: STATEMENT_LOG, milliseconds, failed, sql, "statement");
     }
+}
+
+fn log_ran(ran: &metric::Info<'_>) {
+    log_statement(&ran.statement.sql, ran.elapsed, ran.failed);
 }
 
 /// Opens the file of the embedding cache beside the store that `options.url` names, which is a file of SQLite:
@@ -136,9 +140,10 @@ async fn sqlite(
     file: SqliteFile,
     access: SqliteAccess,
 ) -> Result<DatabaseConnection, StoreError> {
-    let connections = match access {
-        SqliteAccess::Read => SQLITE_READERS,
-        SqliteAccess::Write => 1,
+    let connections = match (access, &file) {
+        (SqliteAccess::Read, SqliteFile::Store) => SQLITE_READERS + MAX_KEPT,
+        (SqliteAccess::Read, SqliteFile::Embeddings(_)) => SQLITE_READERS,
+        (SqliteAccess::Write, _) => 1,
     };
     let busy_timeout = options.busy_timeout;
     let mut connect = common(options, connections);
@@ -171,7 +176,7 @@ async fn sqlite(
             }
             Err(error) => return Err(error),
             Ok(mut database) => {
-                database.set_metric_callback(log_statement);
+                database.set_metric_callback(log_ran);
                 return Ok(database);
             }
         }

@@ -115,6 +115,7 @@ impl Store {
                 reader: Reader {
                     database: self.inner.reader.database.clone(),
                     clock,
+                    kept: None,
                 },
                 writer: self.inner.writer.clone(),
                 call_timeout,
@@ -127,6 +128,7 @@ impl Store {
                     reader: Reader {
                         database: readers,
                         clock,
+                        kept: None,
                     },
                     writer: Writer::grouped(writer),
                     call_timeout,

@@ -26,7 +26,7 @@ use super::{
     entities::invocation_event::{self, Column},
     error::StoreError,
     events::{self, Event},
-    stored::{StoredInvocation, corrupt, encode, to_sql},
+    stored::{StoredInvocation, corrupt, to_sql},
 };
 use crate::domain::{
     ids::{InvocationId, SourceId},
@@ -243,7 +243,7 @@ pub(super) fn insert(backend: DbBackend, events: &[NewEvent<'_>]) -> Result<Inse
             event.revision.into(),
             event.state.as_str().into(),
             event.time.0.into(),
-            encode("invocation_events.snapshot", event.snapshot)?.into(),
+            snapshot(backend, event)?,
             event.tenant.into(),
             event
                 .source_id
@@ -253,6 +253,16 @@ pub(super) fn insert(backend: DbBackend, events: &[NewEvent<'_>]) -> Result<Inse
         ]);
     }
     Ok(insert)
+}
+
+/// What the event is to show, as text: a tree of values would be copied on its way to the database.
+fn snapshot(backend: DbBackend, event: &NewEvent<'_>) -> Result<Expr, StoreError> {
+    let text = serde_json::to_string(event.snapshot);
+    let text = text.map_err(|_| corrupt("invocation_events.snapshot", InvocationId(event.invocation_id)))?;
+    Ok(match backend {
+        DbBackend::Postgres => Expr::value(text).cast_as(Alias::new("jsonb")),
+        _ => Expr::value(text),
+    })
 }
 
 /// The place of the newest event, inside a statement.

@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures::future::BoxFuture;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, EntityTrait, ExprTrait, Order, QueryFilter,
-    QuerySelect, QueryTrait,
+    QueryResult, QuerySelect, QueryTrait,
     sea_query::{Expr, Query, SelectStatement},
 };
 use sha2::{Digest, Sha256};
@@ -236,12 +236,14 @@ impl Store {
     ) -> Result<HashMap<String, Invocation>, StoreError> {
         let mut latest = HashMap::new();
         for keys in keys.chunks(KEYS_A_QUERY) {
-            let select = scope
+            let mut select = scope
                 .select_invocations()
                 .column(invocation::Column::ObjectKey)
-                .filter(invocation::Column::Id.in_subquery(newest_of_keys(source_id, keys)));
+                .filter(Expr::col((invocation::Entity, invocation::Column::Id)).eq(newest_of_key(source_id)))
+                .into_query();
+            select.from_values(with_nulls(keys), WANTED);
             let rows = self
-                .read(async |database| Ok(database.query_all(select.as_query()).await?))
+                .read(async |database| Ok(database.query_all(&select).await?))
                 .await?;
             for row in rows {
                 let key = row.try_get_by_index(StoredInvocation::COLUMNS.len())?;
@@ -261,24 +263,38 @@ pub(super) fn find<'a>(
     ids: &'a [InvocationId],
 ) -> BoxFuture<'a, Result<Vec<Answer<Option<Invocation>>>, StoreError>> {
     Box::pin(async move {
-        let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
-        let select = invocation::Entity::find()
-            .select_only()
-            .columns(StoredInvocation::COLUMNS)
-            .filter(invocation::Column::Id.is_in(padded(&wanted)));
-        let rows = reader.database.query_all(select.as_query()).await?;
-        let mut found = HashMap::with_capacity(rows.len());
-        for row in rows {
-            found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(&row));
-        }
-        webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
-        Ok(in_order(ids, found))
+        let [rows] = reader.query_each([select(ids)]).await?;
+        answers(reader, ids, &rows).await
     })
 }
 
-/// The ids of the newest invocation of each key: one step in the index a key, however many invocations
-/// it has. Ids are in the order of creation.
-fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
+/// Selects the invocations with these ids.
+pub(super) fn select(ids: &[InvocationId]) -> SelectStatement {
+    let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
+    invocation::Entity::find()
+        .select_only()
+        .columns(StoredInvocation::COLUMNS)
+        .filter(invocation::Column::Id.is_in(padded(&wanted)))
+        .into_query()
+}
+
+/// Which of the rows of [`select`] belongs to which id.
+pub(super) async fn answers(
+    reader: &Reader,
+    ids: &[InvocationId],
+    rows: &[QueryResult],
+) -> Result<Vec<Answer<Option<Invocation>>>, StoreError> {
+    let mut found = HashMap::with_capacity(rows.len());
+    for row in rows {
+        found.insert(InvocationId(row.try_get_by_index(0)?), stored::shown(row));
+    }
+    webhooks::add_deliveries(&reader.database, found.values_mut().flatten()).await?;
+    Ok(in_order(ids, found))
+}
+
+/// The id of the newest invocation of a wanted key: one step in the index, however many invocations it has. Ids
+/// are in the order of creation.
+fn newest_of_key(source_id: SourceId) -> Expr {
     let newest = |column: invocation::Column| Expr::col((NEWEST, column));
     let newest_of_key = Query::select()
         .expr(newest(invocation::Column::Id))
@@ -289,10 +305,15 @@ fn newest_of_keys(source_id: SourceId, keys: &[String]) -> SelectStatement {
         .order_by((NEWEST, invocation::Column::Id), Order::Desc)
         .limit(1)
         .to_owned();
-    Query::select()
-        .expr(Expr::from(newest_of_key))
-        .from_values(padded(keys), WANTED)
-        .to_owned()
+    Expr::from(newest_of_key)
+}
+
+/// The keys, and as many nulls as make their number a power of two, so that few statements need be prepared.
+/// Nothing has null for its key.
+fn with_nulls(keys: &[String]) -> Vec<Option<&str>> {
+    let mut keys: Vec<_> = keys.iter().map(|key| Some(key.as_str())).collect();
+    keys.resize(keys.len().next_power_of_two(), None);
+    keys
 }
 
 /// What tells a repeated request from another one under the same id.

@@ -25,6 +25,7 @@ pub mod error;
 pub mod events;
 pub mod feed;
 pub mod invocations;
+mod kept;
 pub mod lease;
 pub mod migrations;
 pub mod notices;
@@ -69,6 +70,7 @@ use self::{
     coalesce::Coalescer,
     connect::Pools,
     create_invocation::{Creator, NewRow},
+    kept::KeptConnections,
     reader::Reader,
     write::{Body, Writer},
 };
@@ -84,7 +86,7 @@ use crate::domain::{
 pub struct StoreOptions {
     /// `sqlite:///path/to/file` or `postgres://user@host/database`.
     pub url: String,
-    /// The most connections to PostgreSQL. SQLite has one that writes and four that read.
+    /// The most connections to PostgreSQL. SQLite has one that writes and eight that read.
     pub max_connections: u32,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,
@@ -175,12 +177,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::InvalidUrl`], or [`StoreError::Unavailable`] when nothing answers there.
     pub async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
-        let (database, writer) = match connect::connect(options).await? {
-            Pools::Postgres(pool) => (pool.clone(), Writer::Concurrent(pool)),
-            Pools::Sqlite { writer, readers } => (readers, Writer::grouped(writer)),
+        let (database, kept, writer) = match connect::connect(options).await? {
+            Pools::Postgres(pool) => (pool.clone(), None, Writer::Concurrent(pool)),
+            Pools::Sqlite { writer, readers } => {
+                let kept = KeptConnections::of(readers.get_sqlite_connection_pool().clone());
+                (readers, Some(kept), Writer::grouped(writer))
+            }
         };
         let clock = options.clock.clone();
-        let reader = Reader { database, clock };
+        let reader = Reader {
+            database,
+            clock,
+            kept,
+        };
         let call_timeout = options.call_timeout;
         Ok(Self {
             inner: Arc::new(Inner {
@@ -211,6 +220,9 @@ impl Store {
     /// Waits for the writes under way and closes the connections; later calls fail.
     pub async fn close(&self) {
         self.inner.writer.close().await;
+        if let Some(kept) = &self.inner.reader.kept {
+            kept.close();
+        }
         // What cannot be closed properly is closed by the end of the process.
         self.inner.reader.database.close_by_ref().await.ok();
     }

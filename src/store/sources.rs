@@ -1,9 +1,11 @@
 //! Sources: created, read, deleted, never changed.
 
+use std::collections::HashMap;
+
 use futures::future::BoxFuture;
 use sea_orm::{
     ActiveValue::Set, ColumnTrait, Condition, DatabaseTransaction, DbErr, EntityTrait, FromQueryResult,
-    QueryFilter, QueryResult, sea_query::OnConflict,
+    QueryFilter, QueryResult, QueryTrait, sea_query::OnConflict,
 };
 use uuid::Uuid;
 
@@ -213,12 +215,16 @@ pub(super) fn find<'a>(
 ) -> BoxFuture<'a, Result<Vec<Answer<Option<Source>>>, StoreError>> {
     Box::pin(async move {
         let wanted: Vec<Uuid> = distinct(ids).into_iter().map(|id| id.0).collect();
-        let rows = source::Entity::find()
+        let select = source::Entity::find()
             .filter(source::Column::Id.is_in(padded(&wanted)))
-            .all(&reader.database)
-            .await?;
-        let found = rows.into_iter().map(|row| (SourceId(row.id), read(row)));
-        Ok(in_order(ids, found.collect()))
+            .into_query();
+        let [rows] = reader.query_each([select]).await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let row = source::Model::from_query_result(row, "")?;
+            found.insert(SourceId(row.id), read(row));
+        }
+        Ok(in_order(ids, found))
     })
 }
 
