@@ -12,11 +12,15 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use super::{process::die_with_parent, service::project_file};
+
+/// How long nginx has to end before it is told to again.
+const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A reverse proxy with one port for gRPC and one for REST. Every setting that is not given has nginx's
 /// default. Dropping it ends it.
@@ -97,9 +101,12 @@ impl NginxProcess {
 impl Drop for NginxProcess {
     fn drop(&mut self) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: the process is a child that has not been waited for, so its id is its own.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        self.child.wait().ok();
+        // nginx forgets a signal that comes while it starts, so it is told until it has heard.
+        while let Ok(None) = self.child.try_wait() {
+            // SAFETY: the process is a child that has not been waited for, so its id is its own.
+            unsafe { libc::kill(pid, libc::SIGTERM) };
+            thread::sleep(TOLD_AGAIN_AFTER);
+        }
         if thread::panicking() {
             for name in ["output", "error.log"] {
                 let mut text = String::new();
