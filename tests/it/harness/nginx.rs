@@ -5,22 +5,21 @@ use std::{
     io::Read,
     net::{Ipv4Addr, TcpListener},
     os::{
-        fd::{AsRawFd, RawFd},
+        fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
     },
     path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
 };
 
 use tempfile::TempDir;
 
 use super::{process::die_with_parent, service::project_file};
 
-/// How long nginx has to end before it is told to again.
-const TOLD_AGAIN_AFTER: Duration = Duration::from_millis(20);
+/// How long nginx has to end before it is told to again, in milliseconds.
+const TOLD_AGAIN_AFTER_MS: libc::c_int = 20;
 
 /// A reverse proxy with one port for gRPC and one for REST. Every setting that is not given has nginx's
 /// default. Dropping it ends it.
@@ -101,12 +100,29 @@ impl NginxProcess {
 impl Drop for NginxProcess {
     fn drop(&mut self) {
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        // SAFETY: the process is a child that has not been waited for, so its id is its own; a descriptor that was
+        // just opened belongs to nobody else.
+        let process = unsafe {
+            let opened = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            OwnedFd::from_raw_fd(RawFd::try_from(opened).unwrap())
+        };
+        let mut end = libc::pollfd {
+            fd: process.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
         // nginx forgets a signal that comes while it starts, so it is told until it has heard.
-        while let Ok(None) = self.child.try_wait() {
-            // SAFETY: the process is a child that has not been waited for, so its id is its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-            thread::sleep(TOLD_AGAIN_AFTER);
+        loop {
+            // SAFETY: as above, and there is one entry.
+            let ended = unsafe {
+                libc::kill(pid, libc::SIGTERM);
+                libc::poll(&raw mut end, 1, TOLD_AGAIN_AFTER_MS)
+            };
+            if ended > 0 {
+                break;
+            }
         }
+        self.child.wait().ok();
         if thread::panicking() {
             for name in ["output", "error.log"] {
                 let mut text = String::new();
