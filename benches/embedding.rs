@@ -10,7 +10,8 @@
 mod processor_time;
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,13 +20,20 @@ use std::{
 
 use chroma_sync::{
     domain::embedding::MINILM,
-    embed::{Embedder, LocalEmbedder, LocalOptions, ModelDirectories, Purpose},
+    embed::{Embedder, LocalEmbedder, LocalOptions, ModelDirectories, ModelFiles, Precision, Purpose},
 };
+use chroma_sync_encoder::{Encoder, EncoderConfig, Scratch, TensorFiles, Weights};
 use processor_time::own_seconds;
 use tokio::runtime::Runtime;
 
 /// Texts in the mix of real paragraphs.
 const PARAGRAPHS: usize = 256;
+
+/// Tokens of a batch, as the embedder cuts a large request.
+const BATCH_TOKENS: usize = 1024;
+
+/// Rounds in which the embedder and the model alone take turns.
+const TURNS: usize = 9;
 
 /// The least processor time of a measurement, in seconds.
 const ENOUGH: f64 = 3.0;
@@ -64,21 +72,9 @@ fn main() {
     );
     paragraphs.sort_by_key(|text| text.len());
     measure(&runtime, &one, "256 paragraphs, sorted by length", &paragraphs);
-    let (time, wall) = (own_seconds(), Instant::now());
-    for _ in 0..20 {
-        for text in &paragraphs {
-            one.tokenize(text).unwrap();
-        }
+    for precision in [Precision::Single, Precision::Bfloat16] {
+        around_the_model(&runtime, precision, &paragraphs);
     }
-    let tokenizing = (own_seconds() - time) / 20.0;
-    let time = own_seconds();
-    embed(&runtime, &one, &paragraphs);
-    let whole = own_seconds() - time;
-    println!(
-        "tokenising takes {:.2} % of their processor time ({:.1?})",
-        100.0 * tokenizing / whole,
-        wall.elapsed() / 20
-    );
     drop(one);
 
     let two = load(2);
@@ -86,18 +82,82 @@ fn main() {
     println!("peak resident: {:.0} MB", peak_megabytes());
 }
 
+/// Prints what tokenising takes, and what everything but the model does, of the processor time of embedding: that of
+/// the embedder less that of the model on the same ids in batches of the same size.
+fn around_the_model(runtime: &Runtime, precision: Precision, paragraphs: &[Arc<str>]) {
+    let embedder = load_as(1, precision);
+    let files = files();
+    let config = EncoderConfig::parse(&fs::read(files.path("config.json")).unwrap()).unwrap();
+    let tensors = TensorFiles::open([File::open(files.path("model.safetensors")).unwrap()]).unwrap();
+    let encoder = Encoder::new(
+        config.clone(),
+        Weights::read(&tensors, &config, precision).unwrap(),
+    );
+    let tokenize = || paragraphs.iter().map(|text| embedder.tokenize(text).unwrap().ids);
+    let mut ids: Vec<Vec<u32>> = tokenize().collect();
+    ids.sort_by_key(|ids| std::cmp::Reverse(ids.len()));
+    let mut batches: Vec<Vec<&[u32]>> = Vec::new();
+    let mut room = 0;
+    for ids in &ids {
+        if batches.is_empty() || ids.len() > room {
+            batches.push(Vec::new());
+            room = BATCH_TOKENS;
+        }
+        room -= ids.len();
+        batches.last_mut().unwrap().push(ids);
+    }
+    let mut scratch = Scratch::default();
+    let (mut whole, mut model, mut tokenizing) = (Vec::new(), Vec::new(), Vec::new());
+    let seconds = |work: &mut dyn FnMut()| {
+        let start = own_seconds();
+        work();
+        own_seconds() - start
+    };
+    for _ in 0..TURNS {
+        whole.push(seconds(&mut || {
+            embed(runtime, &embedder, paragraphs);
+        }));
+        model.push(seconds(&mut || {
+            for batch in &batches {
+                assert_eq!(encoder.embed(batch, &mut scratch, &mut || {}).len(), batch.len());
+            }
+        }));
+        tokenizing.push(seconds(&mut || assert_eq!(tokenize().count(), paragraphs.len())));
+    }
+    let [whole, model, tokenizing] = [whole, model, tokenizing].map(|mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[TURNS / 2]
+    });
+    println!(
+        "{precision:?}, one thread, medians of {TURNS} turns: embedding 256 paragraphs {:.1} ms of the processor, the model \
+         alone {:.1} ms, so {:.1} % around it; tokenising alone {:.1} %",
+        whole * 1e3,
+        model * 1e3,
+        100.0 * (whole - model) / whole,
+        100.0 * tokenizing / whole,
+    );
+}
+
 fn load(threads: usize) -> LocalEmbedder {
+    load_as(threads, Precision::Single)
+}
+
+fn files() -> ModelFiles {
     let models = env::var_os("CHROMA_SYNC_TEST_MODELS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/models"),
         PathBuf::from,
     );
-    let files = ModelDirectories::new(Some(models), None)
+    ModelDirectories::new(Some(models), None)
         .find(MINILM)
-        .expect("run `make peers`");
+        .expect("run `make peers`")
+}
+
+fn load_as(threads: usize, precision: Precision) -> LocalEmbedder {
     LocalEmbedder::load(
-        &files,
+        &files(),
         LocalOptions {
             threads: NonZeroUsize::new(threads).unwrap(),
+            precision: Some(precision),
             ..LocalOptions::default()
         },
     )

@@ -41,6 +41,9 @@ const SPLADE_CONFIG: &str = r#"{
 const QWEN3_BATCHES: [(usize, usize); 5] = [(1, 16), (1, 128), (8, 128), (2, 512), (1, 4096)];
 const SPLADE_BATCHES: [(usize, usize); 3] = [(1, 16), (8, 128), (2, 512)];
 
+/// Tokens of the sequences whose vectors are compared between the precisions.
+const COMPARED: [usize; 12] = [4, 9, 16, 23, 40, 64, 90, 128, 128, 200, 300, 512];
+
 /// The least processor time of a measurement, in seconds.
 const ENOUGH: f64 = 4.0;
 
@@ -69,6 +72,35 @@ fn main() {
             assert!(status.success(), "{model} {precision}: {status}");
         }
     }
+    for precision in [Precision::Bfloat16, Precision::EightBit] {
+        if let (Some(exact), Some(found)) = (read_vectors(Precision::Single), read_vectors(precision)) {
+            let cosines = exact.chunks(1024).zip(found.chunks(1024));
+            let mut cosines: Vec<f32> = cosines.map(|(exact, found)| dot(exact, found)).collect();
+            cosines.sort_by(f32::total_cmp);
+            let (least, middle) = (cosines[0], cosines[cosines.len() / 2]);
+            println!("qwen3 {precision:?} against f32: least cosine {least:.6}, median {middle:.6}");
+        }
+    }
+}
+
+/// The cosine of two vectors of length 1.
+fn dot(one: &[f32], other: &[f32]) -> f32 {
+    one.iter().zip(other).map(|(one, other)| one * other).sum()
+}
+
+fn vectors_path(precision: Precision) -> PathBuf {
+    path("qwen3").with_file_name(format!("qwen3-{precision:?}.vectors"))
+}
+
+/// The vectors of [`COMPARED`] in this precision, end to end, if they were written by this run or by another.
+fn read_vectors(precision: Precision) -> Option<Vec<f32>> {
+    let bytes = fs::read(vectors_path(precision)).ok()?;
+    let values = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|value| f32::from_le_bytes(*value));
+    Some(values.collect())
 }
 
 /// Measures one model in one precision, in this process.
@@ -83,6 +115,14 @@ fn measure(model: &str, precision: Precision) {
             drop(files);
             report(model, precision, start);
             let mut scratch = Qwen3Scratch::default();
+            let compared = COMPARED.iter().enumerate();
+            let ids: Vec<Vec<u32>> = compared
+                .map(|(sequence, length)| ids(*length, sequence))
+                .collect();
+            let sequences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+            let vectors = qwen3.embed(&sequences, &mut scratch, &mut || {}).concat();
+            let bytes: Vec<u8> = vectors.iter().flat_map(|value| value.to_le_bytes()).collect();
+            fs::write(vectors_path(precision), bytes).unwrap();
             rates(&QWEN3_BATCHES, |sequences| {
                 assert_eq!(
                     qwen3.embed(sequences, &mut scratch, &mut || {}).len(),
@@ -117,13 +157,7 @@ fn report(model: &str, precision: Precision, start: Instant) {
 /// Prints the rate for each batch, and the memory that is held afterwards.
 fn rates(batches: &[(usize, usize)], mut embed: impl FnMut(&[&[u32]])) {
     for (count, length) in batches {
-        let ids: Vec<Vec<u32>> = (0..*count)
-            .map(|sequence| {
-                (0..*length)
-                    .map(|index| (index * 31 + sequence * 7) as u32 % 30_000)
-                    .collect()
-            })
-            .collect();
+        let ids: Vec<Vec<u32>> = (0..*count).map(|sequence| ids(*length, sequence)).collect();
         let sequences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         embed(&sequences);
         let (start, wall) = (own_seconds(), Instant::now());
@@ -140,6 +174,13 @@ fn rates(batches: &[(usize, usize)], mut embed: impl FnMut(&[&[u32]])) {
             resident_megabytes()
         );
     }
+}
+
+/// The ids of a sequence, which differ with its number.
+fn ids(length: usize, sequence: usize) -> Vec<u32> {
+    let ids = 0..length;
+    ids.map(|index| (index * 31 + sequence * 7) as u32 % 30_000)
+        .collect()
 }
 
 /// What this process holds in memory, mapped files included, in 10^6 bytes.
