@@ -20,7 +20,7 @@ use std::{
 
 use chroma_sync::{
     domain::embedding::MINILM,
-    embed::{Embedder, LocalEmbedder, LocalOptions, ModelDirectories, ModelFiles, Precision, Purpose},
+    embed::{Embedder, LocalEmbedder, LocalOptions, ModelDirectories, Precision, Purpose},
 };
 use chroma_sync_encoder::{Encoder, EncoderConfig, Scratch, TensorFiles, Weights};
 use processor_time::own_seconds;
@@ -86,9 +86,9 @@ fn main() {
 /// the embedder less that of the model on the same ids in batches of the same size.
 fn around_the_model(runtime: &Runtime, precision: Precision, paragraphs: &[Arc<str>]) {
     let embedder = load_as(1, precision);
-    let files = files();
-    let config = EncoderConfig::parse(&fs::read(files.path("config.json")).unwrap()).unwrap();
-    let tensors = TensorFiles::open([File::open(files.path("model.safetensors")).unwrap()]).unwrap();
+    let directory = models().join(MINILM);
+    let config = EncoderConfig::parse(&fs::read(directory.join("config.json")).unwrap()).unwrap();
+    let tensors = TensorFiles::open([File::open(directory.join("model.safetensors")).unwrap()]).unwrap();
     let encoder = Encoder::new(
         config.clone(),
         Weights::read(&tensors, &config, precision).unwrap(),
@@ -142,19 +142,17 @@ fn load(threads: usize) -> LocalEmbedder {
     load_as(threads, Precision::Single)
 }
 
-fn files() -> ModelFiles {
-    let models = env::var_os("CHROMA_SYNC_TEST_MODELS").map_or_else(
+fn models() -> PathBuf {
+    env::var_os("CHROMA_SYNC_TEST_MODELS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join(".peers/models"),
         PathBuf::from,
-    );
-    ModelDirectories::new(Some(models), None)
-        .find(MINILM)
-        .expect("run `make peers`")
+    )
 }
 
 fn load_as(threads: usize, precision: Precision) -> LocalEmbedder {
+    let directories = ModelDirectories::new(Some(models()), None);
     LocalEmbedder::load(
-        &files(),
+        &directories.find(MINILM).expect("run `make peers`"),
         LocalOptions {
             threads: NonZeroUsize::new(threads).unwrap(),
             precision: Some(precision),
