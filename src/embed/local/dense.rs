@@ -12,8 +12,8 @@ use super::engine;
 use super::{
     LocalModel, LocalOptions, Surroundings, Tokens, other_kind,
     pool::{Encoded, Model, Pool},
+    start,
     tokenizer::TextTokenizer,
-    trial,
 };
 use crate::{
     domain::embedding::ModelDescription,
@@ -133,11 +133,7 @@ impl LocalEmbedder {
             takes_instructions: network.takes_instructions(),
         };
         let encoder = SentenceEncoder { tokenizer, network };
-        trial(&encoder, weights)?;
-        let pool = Pool::start(encoder, workers, "embed").map_err(|source| LoadError::Thread {
-            model: files.name().to_owned(),
-            source,
-        })?;
+        let pool = start(files, encoder, workers, weights, "embed")?;
         Ok(Self {
             description,
             fingerprint,

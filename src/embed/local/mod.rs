@@ -32,7 +32,7 @@ pub use tokenizer::Tokens;
 use self::{
     description::{Architecture, Description},
     engine::{Engine, Reading},
-    pool::Model,
+    pool::{Model, Pool},
     tokenizer::{TextTokenizer, TokenizerError},
     weights::WeightsFiles,
     workers::Workers,
@@ -140,17 +140,30 @@ fn tokenizer_load_error(files: &ModelFiles, error: TokenizerError) -> LoadError 
     }
 }
 
-/// Computes one vector; `weights` is the file to name if it is not finite.
-fn trial<M: Model>(model: &M, weights: PathBuf) -> Result<(), LoadError> {
+/// Computes one vector with `model` and starts its threads, which are called `threads`; `weights` is the file to
+/// name if the vector is not finite.
+fn start<M: Model>(
+    files: &ModelFiles,
+    model: M,
+    workers: Workers,
+    weights: PathBuf,
+    threads: &str,
+) -> Result<Pool<M>, LoadError> {
     match model.encode(&[&[0]], &mut M::Scratch::default(), &mut || {}) {
         // Bits that rotted in the file show as NaN or infinity in nearly every vector.
-        Ok(vectors) if vectors.iter().all(M::is_finite) => Ok(()),
-        Ok(_) => Err(LoadError::NotFinite { path: weights }),
-        Err(error) => Err(LoadError::Device {
-            path: weights,
-            source: error.into(),
-        }),
+        Ok(vectors) if vectors.iter().all(M::is_finite) => {}
+        Ok(_) => return Err(LoadError::NotFinite { path: weights }),
+        Err(error) => {
+            return Err(LoadError::Device {
+                path: weights,
+                source: error.into(),
+            });
+        }
     }
+    Pool::start(model, workers, threads).map_err(|source| LoadError::Thread {
+        model: files.name().to_owned(),
+        source,
+    })
 }
 
 /// A model of another kind than the caller can use.

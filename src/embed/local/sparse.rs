@@ -12,8 +12,8 @@ use super::engine;
 use super::{
     LocalModel, LocalOptions, Surroundings, Tokens, other_kind,
     pool::{Encoded, Model, Pool},
+    start,
     tokenizer::TextTokenizer,
-    trial,
 };
 use crate::embed::{
     EmbedError, LoadError, ModelFiles, Purpose, SparseEmbedder, SparseVector, check_count,
@@ -95,11 +95,7 @@ impl LocalSparseEmbedder {
             weights,
         } = surroundings;
         let weigher = TermWeigher { tokenizer, network };
-        trial(&weigher, weights)?;
-        let pool = Pool::start(weigher, workers, "sparse").map_err(|source| LoadError::Thread {
-            model: files.name().to_owned(),
-            source,
-        })?;
+        let pool = start(files, weigher, workers, weights, "sparse")?;
         Ok(Self {
             name: files.name().to_owned(),
             fingerprint,
