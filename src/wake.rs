@@ -1,17 +1,18 @@
 //! Wake-ups inside one process, and what is to be told to other processes.
 //!
-//! A wake-up only says "look": it carries no truth and may be lost or doubled without harm, because
-//! whoever is woken reads the database, and reads it by the clock as well. What happened in this process
-//! goes to both sides, inside and outside; what was heard from outside stays inside.
+//! A wake-up mostly says "look": it carries no truth and may be lost or doubled without harm, because
+//! whoever is woken reads the database, and reads it by the clock as well. A state change of this process comes
+//! with what was committed, so that its watches need not read it; it may be lost or doubled like any other. What
+//! happened in this process goes to both sides, inside and outside; what was heard from outside stays inside.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::sync::Notify;
 
-use crate::domain::ids::InvocationId;
+use crate::domain::{ids::InvocationId, invocation::Invocation};
 
 /// Changed ids that are remembered one by one; beyond it "look at everything" takes their place.
 const MAX_REMEMBERED: usize = 4_096;
@@ -57,6 +58,7 @@ pub struct ChangeSignal(Arc<Changes>);
 struct Changes {
     inside: Pending,
     outside: Pending,
+    entered: Entered,
     /// For deliveries to webhooks, which look for what is due whatever changed.
     deliveries: Notify,
 }
@@ -65,7 +67,14 @@ struct Changes {
 #[derive(Debug, Default)]
 struct Pending {
     notify: Notify,
-    changed: Mutex<Changed>,
+    changed: Mutex<Option<Changed>>,
+}
+
+/// State changes of this process that have not been taken yet.
+#[derive(Debug, Default)]
+struct Entered {
+    notify: Notify,
+    invocations: Mutex<Vec<Arc<Invocation>>>,
 }
 
 /// What changed since somebody last looked.
@@ -103,29 +112,52 @@ impl Default for Changed {
 
 impl Pending {
     fn add(&self, more: impl IntoIterator<Item = InvocationId>) {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Changed::These(ids) = &mut *changed {
+        let mut pending = lock(&self.changed);
+        let changed = pending.get_or_insert_default();
+        if let Changed::These(ids) = changed {
             ids.extend(more.into_iter().take(MAX_REMEMBERED));
             if ids.len() >= MAX_REMEMBERED {
                 *changed = Changed::Many;
             }
         }
-        drop(changed);
+        drop(pending);
         self.notify.notify_one();
     }
 
     fn add_many(&self) {
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Changed::Many;
+        *lock(&self.changed) = Some(Changed::Many);
         self.notify.notify_one();
     }
 
-    async fn take(&self) -> Changed {
-        self.notify.notified().await;
-        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    fn take(&self) -> Option<Changed> {
+        lock(&self.changed).take()
     }
 }
 
 impl ChangeSignal {
+    /// Says that an invocation entered a state in this process, after that was committed, and how it is since.
+    pub fn entered(&self, invocation: &Invocation) {
+        let entered = Arc::new(Invocation {
+            // A state change is told without it.
+            webhook_delivery: None,
+            ..invocation.clone()
+        });
+        let mut untaken = lock(&self.0.entered.invocations);
+        let remembered = untaken.len() < MAX_REMEMBERED;
+        if remembered {
+            untaken.push(entered);
+        }
+        drop(untaken);
+        self.0.entered.notify.notify_one();
+        if remembered {
+            self.0.inside.notify.notify_one();
+        } else {
+            self.0.inside.add_many();
+        }
+        self.0.outside.add([invocation.id]);
+        self.0.deliveries.notify_one();
+    }
+
     /// Says that this process changed an invocation, after the change was committed.
     pub fn changed(&self, id: InvocationId) {
         self.0.inside.add([id]);
@@ -145,9 +177,17 @@ impl ChangeSignal {
         self.0.deliveries.notify_one();
     }
 
-    /// Waits for changes and takes them.
-    pub async fn wait(&self) -> Changed {
-        self.0.inside.take().await
+    /// Waits for state changes of this process and takes them: how the invocations are since, those of one in the
+    /// order of their commits.
+    pub async fn wait_entered(&self) -> Vec<Arc<Invocation>> {
+        self.0.entered.notify.notified().await;
+        std::mem::take(&mut *lock(&self.0.entered.invocations))
+    }
+
+    /// Waits for changes and takes them; none when there was nothing but what [`ChangeSignal::wait_entered`] says.
+    pub async fn wait(&self) -> Option<Changed> {
+        self.0.inside.notify.notified().await;
+        self.0.inside.take()
     }
 
     /// Waits for a change that may be due for a webhook; one since the last wait counts.
@@ -157,8 +197,13 @@ impl ChangeSignal {
 
     /// Waits for changes that other processes are to be told of, and takes them.
     pub async fn wait_to_tell(&self) -> Changed {
-        self.0.outside.take().await
+        self.0.outside.notify.notified().await;
+        self.0.outside.take().unwrap_or_default()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -172,7 +217,8 @@ mod tests {
         signal.changed(one);
         signal.changed(two);
         signal.changed(one);
-        assert_eq!(signal.wait().await, Changed::These(HashSet::from([one, two])));
+        let changed = signal.wait().await;
+        assert_eq!(changed, Some(Changed::These(HashSet::from([one, two]))));
     }
 
     #[tokio::test]
@@ -181,7 +227,7 @@ mod tests {
         for _ in 0..=MAX_REMEMBERED {
             signal.changed(InvocationId::generate());
         }
-        assert_eq!(signal.wait().await, Changed::Many);
+        assert_eq!(signal.wait().await, Some(Changed::Many));
     }
 
     #[tokio::test]
@@ -191,6 +237,7 @@ mod tests {
         signal.heard(vec![theirs]);
         signal.changed(ours);
         assert_eq!(signal.wait_to_tell().await, Changed::These(HashSet::from([ours])));
-        assert_eq!(signal.wait().await, Changed::These(HashSet::from([ours, theirs])));
+        let changed = signal.wait().await;
+        assert_eq!(changed, Some(Changed::These(HashSet::from([ours, theirs]))));
     }
 }

@@ -65,7 +65,7 @@ impl App {
     pub(super) fn created(&self, source_id: SourceId, outcome: CreateInvocation) -> Result<Invocation> {
         match outcome {
             CreateInvocation::Created(invocation) => {
-                self.0.changes.changed(invocation.id);
+                self.0.changes.entered(&invocation);
                 self.0.work.wake();
                 Ok(invocation)
             }
@@ -216,10 +216,9 @@ impl App {
     /// # Errors
     /// INVOCATION_NOT_FOUND, DATABASE_FORBIDDEN, INVOCATION_NOT_CANCELABLE.
     pub async fn cancel_invocation(&self, auth: &Auth, id: InvocationId) -> Result<Invocation> {
-        self.get_invocation(auth, id).await?;
         match self.0.store.cancel_invocation(&auth.scope(), id).await? {
             CancelInvocation::Cancelled(invocation) => {
-                self.0.changes.changed(id);
+                self.0.changes.entered(&invocation);
                 Ok(invocation)
             }
             CancelInvocation::NotCancelable(state) => Err(Error::new(
@@ -231,7 +230,11 @@ impl App {
             )
             .with_resource("invocation", id)
             .with_metadata("state", state.as_str())),
-            CancelInvocation::NotFound => Err(invocation_not_found(id)),
+            CancelInvocation::NotFound => {
+                // Says so, or that it is in a database that is not the caller's.
+                self.get_invocation(auth, id).await?;
+                Err(invocation_not_found(id))
+            }
         }
     }
 

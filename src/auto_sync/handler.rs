@@ -13,7 +13,6 @@ use super::{
 use crate::{
     domain::{
         credential::{AwsCredentialId, AwsKeys, aws_sealing_context},
-        ids::InvocationId,
         invocation::{InvocationInput, NewInvocation, S3Objects},
         names::{CollectionName, TenantName},
         s3::{AutoSync, ObjectKey},
@@ -249,7 +248,8 @@ impl Environment {
         match created {
             CreateInvocation::Created(invocation) => {
                 count.inc();
-                self.wake(invocation.id);
+                self.changes.entered(&invocation);
+                self.work.wake();
                 tracing::debug!(invocation.id = %invocation.id, source.id = %source.id, "an event created an invocation");
             }
             // A metadata file may have changed between two deliveries of one event; its later event counts.
@@ -262,11 +262,6 @@ impl Environment {
             CreateInvocation::CollectionBusy(_) => {}
         }
         Ok(())
-    }
-
-    fn wake(&self, id: InvocationId) {
-        self.changes.changed(id);
-        self.work.wake();
     }
 }
 

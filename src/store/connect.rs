@@ -7,10 +7,10 @@ use sea_orm::{
     sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 
-use super::{StoreOptions, error::StoreError, kept::MAX_KEPT};
+use super::{StoreOptions, checkpoint::LOG_PAGES, error::StoreError, kept::MAX_KEPT};
 
-/// Connections that read from SQLite at once, beside those that are kept. Reads are short, and more only
-/// contend for the cache.
+/// Connections that read from SQLite at once, beside those that are kept and the one of checkpoints. Reads are short,
+/// and more only contend for the cache.
 const SQLITE_READERS: u32 = 4;
 /// Rows that a SQLite connection reads ahead: those of a full batch of coalesced calls.
 const ROW_BUFFER: usize = 128;
@@ -141,8 +141,8 @@ async fn sqlite(
     access: SqliteAccess,
 ) -> Result<DatabaseConnection, StoreError> {
     let connections = match (access, &file) {
-        (SqliteAccess::Read, SqliteFile::Store) => SQLITE_READERS + MAX_KEPT,
-        (SqliteAccess::Read, SqliteFile::Embeddings(_)) => SQLITE_READERS,
+        (SqliteAccess::Read, SqliteFile::Store) => SQLITE_READERS + 1 + MAX_KEPT,
+        (SqliteAccess::Read, SqliteFile::Embeddings(_)) => SQLITE_READERS + 1,
         (SqliteAccess::Write, _) => 1,
     };
     let busy_timeout = options.busy_timeout;
@@ -163,7 +163,7 @@ async fn sqlite(
             .row_buffer_size(ROW_BUFFER);
         match access {
             SqliteAccess::Read => sqlite.pragma("query_only", "on"),
-            SqliteAccess::Write => sqlite,
+            SqliteAccess::Write => sqlite.pragma("wal_autocheckpoint", LOG_PAGES),
         }
     });
     let mut tries = 0;

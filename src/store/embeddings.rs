@@ -18,7 +18,7 @@ use sea_orm::{
 };
 
 use super::{
-    Store, StoreOptions, connect,
+    Store, StoreOptions, checkpoint, connect,
     error::StoreError,
     paging::padded,
     reader::Reader,
@@ -124,13 +124,14 @@ impl Store {
             _ => {
                 let (writer, readers) = connect::embeddings(options).await?;
                 writer.execute_unprepared(SQLITE_TABLES).await?;
+                let commits = checkpoint::start(readers.clone());
                 Ok(EmbeddingTable {
                     reader: Reader {
                         database: readers,
                         clock,
                         kept: None,
                     },
-                    writer: Writer::grouped(writer),
+                    writer: Writer::grouped(writer, commits),
                     call_timeout,
                     owned: true,
                 })

@@ -34,7 +34,6 @@ use crate::{
         names::TenantName,
         page::{Page, PageRequest},
         source::Source,
-        time::Timestamp,
         webhook::WebhookUrl,
     },
     seal::Sealed,
@@ -212,9 +211,9 @@ impl Store {
         id: InvocationId,
     ) -> Result<CancelInvocation, StoreError> {
         let condition = scope.invocations().add(invocation::Column::Id.eq(id.0));
-        let now = self.now().await?;
+        let now = self.inner.reader.now_expression();
         let outcome = self.write((condition, now), |transaction, (condition, now)| {
-            Box::pin(cancel(transaction, condition, *now))
+            Box::pin(cancel(transaction, condition, now))
         });
         let mut outcome = outcome.await?;
         if let CancelInvocation::Cancelled(invocation) = &mut outcome {
@@ -364,13 +363,13 @@ pub(super) async fn answered_before(
 async fn cancel(
     transaction: &DatabaseTransaction,
     condition: &Condition,
-    now: Timestamp,
+    now: &Expr,
 ) -> Result<CancelInvocation, StoreError> {
     let update = invocation::Entity::update_many()
-        .col_expr(invocation::Column::FinishTime, Expr::value(now.0))
+        .col_expr(invocation::Column::FinishTime, now.clone())
         .col_expr(invocation::Column::Phase, Expr::value(Phase::Done.as_str()))
         .filter(condition.clone());
-    if let Some(row) = transition(transaction, update, StateName::Cancelled, now).await? {
+    if let Some(row) = transition(transaction, update, StateName::Cancelled).await? {
         return Ok(CancelInvocation::Cancelled(stored::invocation(row)?));
     }
     let row = invocation::Entity::find()

@@ -12,6 +12,7 @@
 
 pub mod api_keys;
 pub mod auto_sync;
+mod checkpoint;
 pub mod clock;
 mod coalesce;
 mod connect;
@@ -86,7 +87,7 @@ use crate::domain::{
 pub struct StoreOptions {
     /// `sqlite:///path/to/file` or `postgres://user@host/database`.
     pub url: String,
-    /// The most connections to PostgreSQL. SQLite has one that writes and eight that read.
+    /// The most connections to PostgreSQL. SQLite has one that writes and nine that read.
     pub max_connections: u32,
     /// How long to wait for a connection.
     pub acquire_timeout: Duration,
@@ -181,7 +182,8 @@ impl Store {
             Pools::Postgres(pool) => (pool.clone(), None, Writer::Concurrent(pool)),
             Pools::Sqlite { writer, readers } => {
                 let kept = KeptConnections::of(readers.get_sqlite_connection_pool().clone());
-                (readers, Some(kept), Writer::grouped(writer))
+                let commits = checkpoint::start(readers.clone());
+                (readers, Some(kept), Writer::grouped(writer, commits))
             }
         };
         let clock = options.clock.clone();

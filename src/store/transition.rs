@@ -11,30 +11,25 @@ use super::{
     entities::invocation,
     error::StoreError,
     feed::{self, NewEvent},
-    stored::StoredInvocation,
+    stored::{StoredInvocation, corrupt},
     webhooks,
 };
 use crate::domain::{invocation::StateName, time::Timestamp};
 
-/// Adds the transition to `state` to `update`, which picks the row and sets what else changes, and runs
-/// it. None when no row was in a state from which `state` may be entered.
+/// Adds the transition to `state` to `update`, which picks the row and sets what else changes, the time among it,
+/// and runs it. None when no row was in a state from which `state` may be entered.
 pub(super) async fn transition(
     transaction: &DatabaseTransaction,
     update: UpdateMany<invocation::Entity>,
     state: StateName,
-    now: Timestamp,
 ) -> Result<Option<invocation::Model>, StoreError> {
-    let predecessors = state
-        .legal_predecessors()
-        .iter()
-        .map(|predecessor| predecessor.as_str());
     let update = update
         .col_expr(invocation::Column::State, Expr::value(state.as_str()))
         .col_expr(
             invocation::Column::Revision,
             one_more(invocation::Column::Revision),
         )
-        .filter(invocation::COLUMN.state.is_in(predecessors));
+        .filter(in_state(state.legal_predecessors()));
     let update = if state.is_terminal() {
         // Nobody writes for the invocation any more.
         update.col_expr(
@@ -51,7 +46,7 @@ pub(super) async fn transition(
     else {
         return Ok(None);
     };
-    record_event(transaction, &row, state, now).await?;
+    record_event(transaction, &row, state, since(&row, state)?).await?;
     Ok(Some(row))
 }
 
@@ -61,6 +56,25 @@ pub(super) fn with_progress(update: UpdateMany<invocation::Entity>) -> UpdateMan
         invocation::Column::ProgressVersion,
         one_more(invocation::Column::ProgressVersion),
     )
+}
+
+/// When the invocation entered `state`, which it is in.
+fn since(row: &invocation::Model, state: StateName) -> Result<Timestamp, StoreError> {
+    let time = match state {
+        StateName::Pending => Some(row.create_time),
+        StateName::Processing => row.start_time,
+        StateName::Complete | StateName::Failed | StateName::Cancelled => row.finish_time,
+    };
+    time.map(Timestamp)
+        .ok_or_else(|| corrupt("invocations.state", row.id))
+}
+
+/// Whether the invocation is in one of `states`. They are part of the statement and not its parameters: SQLite
+/// compares parameters with the conditions of partial indexes when it plans, and so plans such a statement again
+/// whenever they are bound.
+pub(super) fn in_state(states: &[StateName]) -> Expr {
+    let states = states.iter().map(|state| Expr::Constant(state.as_str().into()));
+    Expr::col((invocation::Entity, invocation::Column::State)).is_in(states)
 }
 
 /// The column plus one.

@@ -29,7 +29,7 @@ use sea_orm::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::StoreError;
+use super::{checkpoint::Commits, error::StoreError};
 
 /// A write: everything it does happens in the transaction, and it may run more than once.
 pub(super) type Body<I, T> =
@@ -72,9 +72,9 @@ pub(super) enum Message {
 
 impl Writer {
     /// Starts the task that owns `connection`, the only one of this process that writes.
-    pub(super) fn grouped(connection: DatabaseConnection) -> Self {
+    pub(super) fn grouped(connection: DatabaseConnection, commits: Commits) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        tokio::spawn(run(connection, receiver));
+        tokio::spawn(run(connection, receiver, commits));
         Self::Grouped(sender)
     }
 
@@ -246,7 +246,7 @@ impl<I: Send + Sync, T: Send> QueuedWrite for TypedWrite<I, T> {
 }
 
 /// The writer task: ends when every handle is gone or when it is told to close.
-async fn run(connection: DatabaseConnection, mut queue: mpsc::Receiver<Message>) {
+async fn run(connection: DatabaseConnection, mut queue: mpsc::Receiver<Message>, commits: Commits) {
     let mut messages = Vec::with_capacity(MAX_BATCH);
     let mut closers = Vec::new();
     while queue.recv_many(&mut messages, MAX_BATCH).await > 0 {
@@ -263,6 +263,7 @@ async fn run(connection: DatabaseConnection, mut queue: mpsc::Receiver<Message>)
         }
         while !writes.is_empty() {
             let (batch, committed) = commit_some(&connection, &mut writes).await;
+            commits.more();
             for write in batch {
                 write.answer(committed.clone());
             }

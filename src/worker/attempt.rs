@@ -12,7 +12,7 @@ use super::{
     progress::{self, ProgressHandle},
 };
 use crate::{
-    domain::invocation::{Failure, Statistics, Wait},
+    domain::invocation::{Failure, Invocation, Statistics, Wait},
     error::chain,
     store::{Claim, Held, RetryLater, StoreError},
 };
@@ -20,6 +20,31 @@ use crate::{
 /// Times the end of an attempt is written before it is left to the reaper.
 const WRITE_TRIES: u32 = 5;
 const WRITE_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the end of an attempt made of its invocation.
+enum Written {
+    /// It ended.
+    Ended(Box<Invocation>),
+    /// It waits for its next attempt.
+    Later,
+    /// Nothing: the attempt holds it no longer.
+    LeaseLost,
+}
+
+impl From<Option<Invocation>> for Written {
+    fn from(ended: Option<Invocation>) -> Self {
+        ended.map_or(Self::LeaseLost, |invocation| Self::Ended(Box::new(invocation)))
+    }
+}
+
+impl From<Held> for Written {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Held => Self::Later,
+            Held::Lost => Self::LeaseLost,
+        }
+    }
+}
 
 /// How the pipeline ended.
 enum End {
@@ -40,7 +65,11 @@ pub(super) async fn run(
     let (id, attempt) = (lease.invocation, lease.attempt);
     tracing::info!(invocation.id = %id, attempt, "attempt started");
     // The claim itself is a change that watchers wait for.
-    environment.changes.changed(id);
+    if claim.first {
+        environment.changes.entered(&claim.invocation);
+    } else {
+        environment.changes.changed(id);
+    }
     let before = claim.invocation.progress.statistics;
     let progress = ProgressHandle::new(before);
     let end = {
@@ -59,9 +88,16 @@ pub(super) async fn run(
     let failures = claim.failures;
     for _ in 0..WRITE_TRIES {
         match write_end(&environment, &options, &lease, &end, failures).await {
-            Ok(Held::Held) => break,
-            Ok(Held::Lost) => {
-                tracing::warn!(invocation.id = %id, attempt, "the lease was lost before the end was written");
+            Ok(written) => {
+                match written {
+                    Written::Ended(invocation) => environment.changes.entered(&invocation),
+                    Written::Later => environment.changes.changed(id),
+                    Written::LeaseLost => {
+                        tracing::warn!(invocation.id = %id, attempt, "the lease was lost before the end was written");
+                        // Or by an earlier try, which was committed and could not say so.
+                        environment.changes.changed(id);
+                    }
+                }
                 break;
             }
             Err(error) => {
@@ -71,7 +107,6 @@ pub(super) async fn run(
         }
     }
     drop(guard);
-    environment.changes.changed(id);
     environment.work.wake();
 }
 
@@ -81,23 +116,23 @@ async fn write_end(
     lease: &Lease,
     end: &End,
     failures: u32,
-) -> Result<Held, StoreError> {
+) -> Result<Written, StoreError> {
     let (store, id, attempt) = (&environment.store, lease.invocation, lease.attempt);
     let now = store.now().await?;
-    match end {
+    Ok(match end {
         End::Complete(statistics) => {
             tracing::info!(invocation.id = %id, attempt, ?statistics, "invocation complete");
-            store.complete(id, attempt, *statistics, now).await
+            store.complete(id, attempt, *statistics, now).await?.into()
         }
         End::HandedBack => {
             tracing::info!(invocation.id = %id, attempt, "attempt handed back");
-            store.release(id, attempt, now).await
+            store.release(id, attempt, now).await?.into()
         }
         End::Failed(error, statistics) => match error.disposition() {
-            Disposition::Abandon => Ok(Held::Lost),
+            Disposition::Abandon => Written::LeaseLost,
             Disposition::Fail(failure) => {
                 tracing::warn!(invocation.id = %id, attempt, error = %chain(error), "invocation failed");
-                store.fail(id, attempt, failure, *statistics, now).await
+                store.fail(id, attempt, failure, *statistics, now).await?.into()
             }
             Disposition::Retry {
                 failure,
@@ -105,15 +140,8 @@ async fn write_end(
                 ..
             } if failures + 1 >= options.max_failed_attempts => {
                 tracing::warn!(invocation.id = %id, attempt, error = %chain(error), "invocation failed, out of attempts");
-                store
-                    .fail(
-                        id,
-                        attempt,
-                        out_of_attempts(failure, failures + 1),
-                        *statistics,
-                        now,
-                    )
-                    .await
+                let failure = out_of_attempts(failure, failures + 1);
+                store.fail(id, attempt, failure, *statistics, now).await?.into()
             }
             Disposition::Retry {
                 failure,
@@ -134,10 +162,10 @@ async fn write_end(
                     wait,
                     counts_as_failure: counts,
                 };
-                store.retry_later(id, attempt, later, *statistics).await
+                store.retry_later(id, attempt, later, *statistics).await?.into()
             }
         },
-    }
+    })
 }
 
 fn out_of_attempts(failure: Failure, attempts: u32) -> Failure {

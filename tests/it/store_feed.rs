@@ -7,7 +7,7 @@ use chroma_sync::{
         ids::{InvocationId, WorkerId},
         invocation::{Invocation, StateName, Statistics},
     },
-    store::{FeedFilter, Held, PlacedEvent, Scope, Store},
+    store::{FeedFilter, PlacedEvent, Scope, Store},
 };
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DatabaseTransaction, Statement, TransactionTrait};
@@ -49,7 +49,7 @@ async fn the_feed_has_every_state_change_in_order(test: TestStore) {
         .store
         .complete(one.id, 1, Statistics::default(), test.now())
         .await;
-    assert_eq!(ended.unwrap(), Held::Held);
+    assert_eq!(ended.unwrap().unwrap().revision, 3);
 
     let events = feed(&test.store, 0, &FeedFilter::default()).await;
     assert_eq!(

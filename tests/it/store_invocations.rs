@@ -7,7 +7,7 @@ use chroma_sync::{
         page::{Order, PageRequest},
         source::{GithubAppId, RepositoryName, SourceSettings, SourceType},
     },
-    store::{CancelInvocation, CreateInvocation, Held, Scope},
+    store::{CancelInvocation, CreateInvocation, Scope},
 };
 use uuid::Uuid;
 
@@ -163,7 +163,7 @@ async fn a_collection_takes_one_live_invocation_at_a_time(test: TestStore) {
         .complete(first.id, claim.attempt, Statistics::default(), test.now())
         .await
         .unwrap();
-    assert_eq!(ended, Held::Held);
+    assert_eq!(ended.unwrap().id, first.id);
     let second = created(create(&two).await.unwrap());
     test.store
         .cancel_invocation(&Scope::tenant(tenant.clone()), second.id)
@@ -270,8 +270,9 @@ async fn deleting_a_source_leaves_its_invocations_readable_and_running(test: Tes
         .complete(running.id, 1, Statistics::default(), test.now())
         .await
         .unwrap();
-    assert_eq!(completed, Held::Held);
+    let ended = completed.unwrap();
     let completed = test.reload(&source.tenant, running.id).await;
+    assert_eq!(ended, completed);
     assert_eq!(
         (completed.source_id, completed.state.name()),
         (None, StateName::Complete)
@@ -324,13 +325,8 @@ async fn only_a_pending_invocation_can_be_cancelled(test: TestStore) {
         cancel(id).await.unwrap(),
         CancelInvocation::NotCancelable(StateName::Processing)
     );
-    assert_eq!(
-        test.store
-            .complete(id, 1, Statistics::default(), test.now())
-            .await
-            .unwrap(),
-        Held::Held
-    );
+    let ended = test.store.complete(id, 1, Statistics::default(), test.now());
+    assert_eq!(ended.await.unwrap().unwrap().state.name(), StateName::Complete);
     assert_eq!(
         cancel(id).await.unwrap(),
         CancelInvocation::NotCancelable(StateName::Complete)

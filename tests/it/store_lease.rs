@@ -181,8 +181,6 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
                 "report_progress",
                 store.report_progress(id, 1, &progress, Some("c0ffee")).await,
             ),
-            ("complete", store.complete(id, 1, indexed(9), now).await),
-            ("fail", store.fail(id, 1, failure(), indexed(9), now).await),
             ("retry_later", store.retry_later(id, 1, later, indexed(9)).await),
             ("release", store.release(id, 1, now).await),
             (
@@ -205,6 +203,12 @@ async fn a_worker_that_lost_its_lease_writes_nothing(test: TestStore) {
             ("clear_documents", store.clear_documents(id, 1).await),
         ] {
             assert_eq!(held.unwrap(), Held::Lost, "{write} when {round}");
+        }
+        for (write, ended) in [
+            ("complete", store.complete(id, 1, indexed(9), now).await),
+            ("fail", store.fail(id, 1, failure(), indexed(9), now).await),
+        ] {
+            assert_eq!(ended.unwrap(), None, "{write} when {round}");
         }
         assert_eq!(test.reload(&tenant, id).await, before, "{round}");
         let page = chroma_sync::store::DocumentPage {
@@ -397,11 +401,9 @@ async fn an_invocation_ends_once(test: TestStore) {
     let (claim, worker) = test.claimed().await;
     let id = claim.invocation.id;
     let now = test.clock.advance(Duration::from_secs(1));
-    assert_eq!(
-        test.store.fail(id, 1, failure(), indexed(1), now).await.unwrap(),
-        Held::Held
-    );
+    let ended = test.store.fail(id, 1, failure(), indexed(1), now).await.unwrap();
     let failed = test.reload(&claim.invocation.tenant, id).await;
+    assert_eq!(ended.as_ref(), Some(&failed));
     let start_time = claim.invocation.state.start_time().unwrap();
     assert_eq!(
         failed.state,
@@ -418,15 +420,15 @@ async fn an_invocation_ends_once(test: TestStore) {
     };
     assert_eq!((failed.revision, &failed.progress), (3, &progress));
 
-    for held in [
+    for ended in [
         test.store.complete(id, 1, indexed(2), now).await,
         test.store.fail(id, 1, failure(), indexed(2), now).await,
-        test.store
-            .report_progress(id, 1, &Progress::default(), None)
-            .await,
     ] {
-        assert_eq!(held.unwrap(), Held::Lost);
+        assert_eq!(ended.unwrap(), None);
     }
+    let untouched = Progress::default();
+    let reported = test.store.report_progress(id, 1, &untouched, None);
+    assert_eq!(reported.await.unwrap(), Held::Lost);
     assert_eq!(
         test.store.renew(id, 1, &worker, now, LEASE).await.unwrap(),
         Renewal::Lost
@@ -440,13 +442,13 @@ async fn texts_with_nul_characters_are_kept_without_them(test: TestStore) {
         reason: "X".to_owned(),
         message: "bad\0name".to_owned(),
     };
-    let held = test
+    let ended = test
         .store
         .fail(claim.invocation.id, 1, failure, indexed(0), test.now())
         .await
         .unwrap();
-    assert_eq!(held, Held::Held);
     let failed = test.reload(&claim.invocation.tenant, claim.invocation.id).await;
+    assert_eq!(ended.as_ref(), Some(&failed));
     let State::Failed { failure, .. } = failed.state else {
         panic!("{failed:?}")
     };

@@ -33,7 +33,7 @@ async fn past_invocation(
         .complete(id, 1, Statistics::default(), test.now())
         .await
         .unwrap();
-    assert_eq!(ended, Held::Held);
+    assert_eq!(ended.unwrap().id, id);
     id
 }
 

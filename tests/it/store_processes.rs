@@ -15,7 +15,10 @@ use chroma_sync::{
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, Statement};
 
-use crate::harness::stores::{LEASE, MANY, TestStore, new_source, on_both_stores, tenant};
+use crate::harness::{
+    stores::{LEASE, MANY, TestStore, new_source, on_both_stores, tenant},
+    wait_for,
+};
 
 on_both_stores! {
     what_was_answered_is_committed,
@@ -122,13 +125,8 @@ async fn two_processes_write_at_once(test: TestStore) {
         .unwrap()
         .unwrap();
     assert_eq!(taken.invocation.id, id);
-    assert_eq!(
-        second
-            .complete(id, 1, Statistics::default(), test.now())
-            .await
-            .unwrap(),
-        Held::Held
-    );
+    let ended = second.complete(id, 1, Statistics::default(), test.now());
+    assert_eq!(ended.await.unwrap().unwrap().id, id);
     second.close().await;
     assert!(test.reload(&tenants[0], id).await.state.name().is_terminal());
 }
@@ -187,4 +185,24 @@ async fn a_url_of_no_known_database_is_refused_without_showing_its_password() {
         assert!(matches!(error, StoreError::InvalidUrl { .. }), "{url}: {error:?}");
         assert!(!chroma_sync::error::chain(&error).contains("secret"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_is_committed_reaches_the_file_of_sqlite_beside_the_commits() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let url = format!("sqlite://{}", path.display());
+    let store = Store::connect(&StoreOptions::new(&url)).await.unwrap();
+    store.migrate().await.unwrap();
+    // A few pages, of which SQLite by itself would move none.
+    let new = new_source("db", "owner/a-name-to-look-for");
+    store.create_source(&tenant("a"), new, None).await.unwrap();
+    wait_for("the name in the file", async || {
+        let file = std::fs::read(&path).unwrap();
+        let name = b"owner/a-name-to-look-for";
+        let found = file.windows(name.len()).any(|bytes| bytes == name);
+        found.then_some(()).ok_or("it is in the log alone")
+    })
+    .await;
+    store.close().await;
 }

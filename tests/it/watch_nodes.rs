@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, sync::Mutex, time::Duration};
 
 use chroma_sync::{
-    app::{Auth, watch::WatchOptions},
+    app::{
+        Auth,
+        watch::{UpdateKind, WatchOptions},
+    },
+    domain::{ids::InvocationId, invocation::StateName},
     proto::{
         WatchInvocationRequest, WatchInvocationsRequest, invocation::State,
         invocation_service_client::InvocationServiceClient, watch_invocations_response::Kind,
@@ -424,44 +428,68 @@ impl Visit for Reads {
     fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn fmt::Debug) {}
 }
 
+/// How many reads it takes until so many watchers have been told of a change.
+async fn reads_until_told(
+    watchers: usize,
+    reads: &Reads,
+    change: impl AsyncFnOnce(&TestStore, &Node, &Auth, InvocationId),
+) -> usize {
+    let test = TestStore::sqlite().await;
+    let options = WatchOptions {
+        heartbeat: Duration::from_secs(3_600),
+        poll: Duration::from_secs(3_600),
+        max_streams: 1_000,
+        max_streams_per_key: 1_000,
+    };
+    let node = Node::start(&test, options, false).await;
+    let source = test.source(&test.fresh_tenant()).await;
+    let invocation = test.invocation(&source).await;
+    let auth = Auth::owner(source.tenant.clone());
+    let mut streams = Vec::new();
+    for _ in 0..watchers {
+        let stream = node
+            .app
+            .watch_invocation(&auth, invocation.id, None)
+            .await
+            .unwrap();
+        let mut stream = Box::pin(stream);
+        assert_eq!(stream.next().await.unwrap().unwrap().invocation.revision, 1);
+        streams.push(stream);
+    }
+    reads.0.lock().unwrap().clear();
+    change(&test, &node, &auth, invocation.id).await;
+    for mut stream in streams {
+        let told = stream.next().await.unwrap().unwrap();
+        assert_eq!(
+            (told.kind, told.invocation.revision, told.invocation.state.name()),
+            (UpdateKind::StateChanged, 2, StateName::Cancelled)
+        );
+        assert!(stream.next().await.is_none());
+    }
+    std::mem::take(&mut *reads.0.lock().unwrap()).len()
+}
+
 #[tokio::test]
 async fn the_reads_of_a_change_do_not_grow_with_its_watchers() {
     let reads = Reads::default();
     let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(reads.clone()));
-    let mut counts = Vec::new();
     for watchers in [1, 500] {
-        let test = TestStore::sqlite().await;
-        let options = WatchOptions {
-            heartbeat: Duration::from_secs(3_600),
-            poll: Duration::from_secs(3_600),
-            max_streams: 1_000,
-            max_streams_per_key: 1_000,
-        };
-        let node = Node::start(&test, options, false).await;
-        let source = test.source(&test.fresh_tenant()).await;
-        let invocation = test.invocation(&source).await;
-        let auth = Auth::owner(source.tenant.clone());
-        let mut streams = Vec::new();
-        for _ in 0..watchers {
-            let stream = node
-                .app
-                .watch_invocation(&auth, invocation.id, None)
-                .await
-                .unwrap();
-            let mut stream = Box::pin(stream);
-            assert_eq!(stream.next().await.unwrap().unwrap().invocation.revision, 1);
-            streams.push(stream);
-        }
         // Past the node, which is then told.
-        let scope = chroma_sync::store::Scope::tenant(source.tenant.clone());
-        test.store.cancel_invocation(&scope, invocation.id).await.unwrap();
-        reads.0.lock().unwrap().clear();
-        node.changes.changed(invocation.id);
-        for mut stream in streams {
-            assert_eq!(stream.next().await.unwrap().unwrap().invocation.revision, 2);
-            assert!(stream.next().await.is_none());
-        }
-        counts.push(reads.0.lock().unwrap().len());
+        let count = reads_until_told(watchers, &reads, async |test, node, auth, id| {
+            let scope = chroma_sync::store::Scope::tenant(auth.tenant().clone());
+            test.store.cancel_invocation(&scope, id).await.unwrap();
+            node.changes.changed(id);
+        });
+        assert_eq!(count.await, 1, "{watchers} watchers");
     }
-    assert_eq!(counts, [1, 1], "{:?}", reads.0.lock().unwrap());
+}
+
+#[tokio::test]
+async fn a_change_of_the_own_process_is_told_without_a_read() {
+    let reads = Reads::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(reads.clone()));
+    let count = reads_until_told(20, &reads, async |_, node, auth, id| {
+        node.app.cancel_invocation(auth, id).await.unwrap();
+    });
+    assert_eq!(count.await, 0);
 }

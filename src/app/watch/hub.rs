@@ -2,7 +2,8 @@
 //!
 //! It follows the feed of all state changes from the moment somebody watches. A wake-up, from this
 //! process or another, only says "look"; the clock says it as well, so a wake-up that is lost costs a
-//! polling period. Progress is no part of the feed: it is read for the watched invocations that are in work,
+//! polling period. A state change of this process comes with its wake-up and goes to the streams of that
+//! invocation at once; the feed brings it again, which a topic passes over. Progress is no part of the feed: it is read for the watched invocations that are in work,
 //! a little later and not as often, so that a state change never waits for it.
 //!
 //! Invariant: the hub reads from a place in the feed that was its end before any open stream read its
@@ -137,33 +138,8 @@ impl WatchHub {
     /// Hands on changes until the hub drains. One task a process runs this.
     pub async fn run(self) {
         let hub = &self.0;
-        let mut tick = tokio::time::interval(hub.options.poll);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progressed = Changed::default();
-        let mut progress_at = Instant::now();
-        loop {
-            let looked = tokio::select! {
-                biased;
-                () = hub.drain.cancelled() => break,
-                changed = hub.changes.wait() => {
-                    if progressed.is_none() {
-                        progress_at = Instant::now() + PROGRESS_PERIOD;
-                    }
-                    progressed.join(changed);
-                    hub.read_feed().await
-                }
-                () = tokio::time::sleep_until(progress_at), if !progressed.is_none() => {
-                    hub.look_for_progress(std::mem::take(&mut progressed)).await
-                }
-                _ = tick.tick() => {
-                    progressed = Changed::Many;
-                    hub.place_and_look().await
-                }
-            };
-            if let Err(error) = looked {
-                tracing::warn!(error = %chain(&error), "the watch hub cannot read the database; will try again");
-            }
-        }
+        // Apart, so that what this process changes never waits for a read.
+        tokio::join!(hub.tell_entered(), hub.read_changes());
         for topic in hub.topics().values() {
             topic.drain();
         }
@@ -178,6 +154,60 @@ impl WatchHub {
 impl Hub {
     pub(super) fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
+    }
+
+    /// Tells state changes of this process to those who watch these invocations, before they are read from the feed,
+    /// until the hub drains.
+    async fn tell_entered(&self) {
+        loop {
+            let entered = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return,
+                entered = self.changes.wait_entered() => entered,
+            };
+            for invocation in entered {
+                let topic = self.topics().get(&invocation.id).cloned();
+                if let Some(topic) = topic {
+                    topic.add_event(SharedInvocation::new(invocation));
+                }
+            }
+        }
+    }
+
+    /// Reads what changes, until the hub drains.
+    async fn read_changes(&self) {
+        let mut tick = tokio::time::interval(self.options.poll);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut progressed = Changed::default();
+        let mut progress_at = Instant::now();
+        loop {
+            let looked = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => break,
+                changed = self.changes.wait() => match changed {
+                    Some(changed) => {
+                        if progressed.is_none() {
+                            progress_at = Instant::now() + PROGRESS_PERIOD;
+                        }
+                        progressed.join(changed);
+                        self.read_feed().await
+                    }
+                    // Those who watch the invocation have been told; those who follow the feed have not.
+                    None if self.feed.head.receiver_count() > 0 => self.read_feed().await,
+                    None => Ok(()),
+                },
+                () = tokio::time::sleep_until(progress_at), if !progressed.is_none() => {
+                    self.look_for_progress(std::mem::take(&mut progressed)).await
+                }
+                _ = tick.tick() => {
+                    progressed = Changed::Many;
+                    self.place_and_look().await
+                }
+            };
+            if let Err(error) = looked {
+                tracing::warn!(error = %chain(&error), "the watch hub cannot read the database; will try again");
+            }
+        }
     }
 
     /// The topic of an invocation and what tells of its changes. Whatever changes from now on comes by.

@@ -112,7 +112,8 @@ impl Topic {
         })
     }
 
-    /// Takes a state change over from the feed, where changes come in the order of their revisions.
+    /// Takes a committed state change over. From the feed they come in the order of their revisions; one of this
+    /// process may come before an earlier one of another process, which is then read from the table.
     pub(super) fn add_event(&self, event: Arc<SharedInvocation>) {
         let version = version(&event);
         self.with(|known| {

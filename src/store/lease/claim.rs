@@ -22,7 +22,7 @@ use super::super::{
     entities::invocation,
     error::StoreError,
     stored::{self, StoredPlan, corrupt, decode},
-    transition::{one_more, transition, with_progress},
+    transition::{in_state, one_more, transition, with_progress},
 };
 use crate::{
     domain::{
@@ -220,7 +220,7 @@ async fn take(
     match state {
         StateName::Pending => {
             let update = update.col_expr(invocation::Column::StartTime, Expr::value(Some(request.now.0)));
-            transition(transaction, update, StateName::Processing, request.now).await
+            transition(transaction, update, StateName::Processing).await
         }
         StateName::Processing => take_again(transaction, update).await,
         // The query that found the row selects no other state.
@@ -233,7 +233,7 @@ async fn take_again(
     transaction: &DatabaseTransaction,
     update: UpdateMany<invocation::Entity>,
 ) -> Result<Option<invocation::Model>, StoreError> {
-    let update = update.filter(invocation::Column::State.eq(StateName::Processing.as_str()));
+    let update = update.filter(in_state(&[StateName::Processing]));
     Ok(with_progress(update)
         .exec_with_returning(transaction)
         .await?

@@ -38,12 +38,12 @@ use super::{
     Store,
     entities::invocation,
     error::StoreError,
-    stored::{encode, without_nul},
-    transition::{one_more, transition, with_progress},
+    stored::{self, encode, without_nul},
+    transition::{in_state, one_more, transition, with_progress},
 };
 use crate::domain::{
     ids::{InvocationId, WorkerId},
-    invocation::{Failure, Phase, Progress, StateName, Statistics, Wait},
+    invocation::{Failure, Invocation, Phase, Progress, StateName, Statistics, Wait},
     time::Timestamp,
 };
 
@@ -100,7 +100,7 @@ impl Fence {
         invocation::Entity::update_many()
             .filter(invocation::Column::Id.eq(self.id.0))
             .filter(invocation::Column::Attempt.eq(self.attempt))
-            .filter(invocation::Column::State.eq(StateName::Processing.as_str()))
+            .filter(in_state(&[StateName::Processing]))
             .filter(invocation::Column::LeaseOwner.is_not_null())
     }
 
@@ -110,7 +110,7 @@ impl Fence {
             .select_only()
             .column(invocation::Column::Attempt)
             .filter(invocation::Column::Attempt.eq(self.attempt))
-            .filter(invocation::Column::State.eq(StateName::Processing.as_str()))
+            .filter(in_state(&[StateName::Processing]))
             .filter(invocation::Column::LeaseOwner.is_not_null())
             .lock(LockType::Share)
             .into_tuple::<i32>()
@@ -196,7 +196,8 @@ impl Store {
         self.fenced(update).await
     }
 
-    /// Ends the invocation: everything is in the collection.
+    /// Ends the invocation: everything is in the collection. Returns it as it ended; none when the attempt has lost
+    /// its lease.
     ///
     /// # Errors
     /// Those of the database.
@@ -206,7 +207,7 @@ impl Store {
         attempt: u32,
         statistics: Statistics,
         now: Timestamp,
-    ) -> Result<Held, StoreError> {
+    ) -> Result<Option<Invocation>, StoreError> {
         self.finish(Finish {
             fence: Fence { id, attempt },
             failure: None,
@@ -216,7 +217,7 @@ impl Store {
         .await
     }
 
-    /// Ends the invocation with a failure.
+    /// Ends the invocation with a failure. Returns it as it ended; none when the attempt has lost its lease.
     ///
     /// # Errors
     /// Those of the database.
@@ -227,7 +228,7 @@ impl Store {
         failure: Failure,
         statistics: Statistics,
         now: Timestamp,
-    ) -> Result<Held, StoreError> {
+    ) -> Result<Option<Invocation>, StoreError> {
         self.finish(Finish {
             fence: Fence { id, attempt },
             failure: Some(failure),
@@ -295,7 +296,7 @@ impl Store {
         .await
     }
 
-    async fn finish(&self, finish: Finish) -> Result<Held, StoreError> {
+    async fn finish(&self, finish: Finish) -> Result<Option<Invocation>, StoreError> {
         self.write(finish, |transaction, finish| {
             Box::pin(run_finish(transaction, finish))
         })
@@ -319,7 +320,10 @@ struct Finish {
     now: Timestamp,
 }
 
-async fn run_finish(transaction: &DatabaseTransaction, finish: &Finish) -> Result<Held, StoreError> {
+async fn run_finish(
+    transaction: &DatabaseTransaction,
+    finish: &Finish,
+) -> Result<Option<Invocation>, StoreError> {
     let Finish {
         fence,
         failure,
@@ -334,7 +338,7 @@ async fn run_finish(transaction: &DatabaseTransaction, finish: &Finish) -> Resul
         *now,
     )
     .await?;
-    Ok(if row.is_some() { Held::Held } else { Held::Lost })
+    row.map(stored::invocation).transpose()
 }
 
 /// Ends the invocation that `update` picks, with a failure or without.
@@ -368,5 +372,5 @@ async fn end(
         .col_expr(invocation::Column::Failure, Expr::value(failure.transpose()?))
         .col_expr(invocation::Column::Phase, Expr::value(Phase::Done.as_str()))
         .col_expr(invocation::Column::Wait, Expr::value(None::<serde_json::Value>));
-    transition(transaction, update, state, now).await
+    transition(transaction, update, state).await
 }

@@ -13,7 +13,7 @@ use super::{
         entities::invocation,
         error::StoreError,
         stored::{corrupt, encode},
-        transition::{one_more, with_progress},
+        transition::{in_state, one_more, with_progress},
     },
     end, without_lease,
 };
@@ -119,7 +119,7 @@ async fn reap_one(
         )
         .filter(invocation::Column::Id.eq(row.id))
         .filter(invocation::Column::Attempt.eq(row.attempt))
-        .filter(invocation::Column::State.eq(StateName::Processing.as_str()))
+        .filter(in_state(&[StateName::Processing]))
         .filter(invocation::Column::LeaseExpiresAt.lte(request.now.0));
     if failures >= request.max_failures {
         let failure = Failure {

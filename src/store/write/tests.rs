@@ -6,6 +6,7 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DbBackend, Statement};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::store::checkpoint;
 
 /// What a test write does: report that it began, wait until it may go on, insert, and end as asked.
 #[derive(Clone)]
@@ -82,7 +83,7 @@ impl Fixture {
             .unwrap();
         let reader = Database::connect(options).await.unwrap();
         Self {
-            writer: Writer::grouped(connection),
+            writer: Writer::grouped(connection, checkpoint::start(reader.clone())),
             reader,
             _directory: directory,
         }
