@@ -53,9 +53,11 @@ const COMPARED: [usize; 12] = [4, 9, 16, 23, 40, 64, 90, 128, 128, 200, 300, 512
 /// The least processor time of a measurement, in seconds.
 const ENOUGH: f64 = 4.0;
 
-/// Measurements of a batch in turns with llama.cpp's, and what it is run as.
+/// Measurements of a batch in turns with llama.cpp's.
 const ROUNDS: usize = 3;
-const LLAMA_WAYS: [&str; 2] = ["layers", "embeddings"];
+
+/// The ways in which llama.cpp is run, and in how many of the rounds: the slower one takes a minute for a batch.
+const LLAMA_WAYS: [(&str, usize); 2] = [("layers", ROUNDS), ("embeddings", 1)];
 
 /// Tokens of the largest batch that llama.cpp computes, which takes a minute for more.
 const LLAMA_TOKENS: usize = 1024;
@@ -152,7 +154,7 @@ fn measure(model: &str, name: &str) {
             let mut llama = start_llama(name);
             if let (Some(llama), Some(exact)) = (&mut llama, read_vectors(Precision::Single)) {
                 let found = ids.iter().flat_map(|ids| {
-                    let answer = ask_llama(llama, LLAMA_WAYS[0], std::slice::from_ref(ids), 0.0);
+                    let answer = ask_llama(llama, LLAMA_WAYS[0].0, std::slice::from_ref(ids), 0.0);
                     answer.vectors.concat()
                 });
                 println!("  llama.cpp {}", closeness(&exact, &found.collect::<Vec<f32>>()));
@@ -213,13 +215,13 @@ fn rates(batches: &[(usize, usize)], mut llama: Option<PeerProcess>, mut embed: 
         let batch = (count * length) as f64;
         let mut llama = llama.as_mut().filter(|_| count * length <= LLAMA_TOKENS);
         embed(&sequences);
-        for way in LLAMA_WAYS {
-            llama.as_mut().map(|llama| ask_llama(llama, way, &ids, 0.0));
-        }
+        llama
+            .as_mut()
+            .map(|llama| ask_llama(llama, LLAMA_WAYS[0].0, &ids, 0.0));
         let (mut own, mut peers) = (Vec::new(), [const { Vec::new() }; LLAMA_WAYS.len()]);
         let (mut busy, wall) = (0.0, Instant::now());
         let mut waited = 0.0;
-        for _ in 0..if llama.is_some() { ROUNDS } else { 1 } {
+        for round in 0..if llama.is_some() { ROUNDS } else { 1 } {
             let (start, mut times) = (own_seconds(), 0);
             while own_seconds() - start < ENOUGH {
                 embed(&sequences);
@@ -229,7 +231,8 @@ fn rates(batches: &[(usize, usize)], mut llama: Option<PeerProcess>, mut embed: 
             busy += seconds;
             own.push(batch * f64::from(times) / seconds);
             let others = Instant::now();
-            for (way, peers) in LLAMA_WAYS.iter().zip(&mut peers) {
+            let ways = LLAMA_WAYS.iter().zip(&mut peers);
+            for ((way, _), peers) in ways.filter(|((_, rounds), _)| round < *rounds) {
                 let answer = llama.as_mut().map(|llama| ask_llama(llama, way, &ids, ENOUGH));
                 peers.extend(answer.map(|answer| batch / answer.seconds));
             }
@@ -241,11 +244,8 @@ fn rates(batches: &[(usize, usize)], mut llama: Option<PeerProcess>, mut embed: 
             wall.elapsed().as_secs_f64() - waited,
             resident_megabytes()
         );
-        for (way, peers) in LLAMA_WAYS
-            .iter()
-            .zip(&peers)
-            .filter(|(_, peers)| !peers.is_empty())
-        {
+        let ways = LLAMA_WAYS.iter().zip(&peers);
+        for ((way, _), peers) in ways.filter(|(_, peers)| !peers.is_empty()) {
             let mut ratios: Vec<f64> = own.iter().zip(peers).map(|(own, peer)| own / peer).collect();
             ratios.sort_by(f64::total_cmp);
             println!(
