@@ -4,9 +4,14 @@
 //! `cargo bench -p chroma-sync-encoder --bench large_models`; a word behind `--` picks the cases that contain it. The
 //! weights are random numbers, written once into target/large-models (1.6 GB). Each case is a process of its own, so
 //! that its memory is its own.
+//!
+//! Qwen3 is measured beside llama.cpp without AMX, in turns, from the same weights and on the same token ids, where
+//! `llama_peer.py` beside this file finds it; it says how it is installed, and writes 4.2 GB beside the weights.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../benches/shared/peer_process.rs"]
+mod peer_process;
 #[path = "../../benches/shared/processor_time.rs"]
 mod processor_time;
 
@@ -23,6 +28,7 @@ use chroma_sync_encoder::{
     EncoderConfig, MaskedLanguageModel, MaskedLanguageScratch, Precision, Qwen3, Qwen3Config, Qwen3Scratch,
     TensorFiles,
 };
+use peer_process::PeerProcess;
 use processor_time::own_seconds;
 
 const QWEN3_CONFIG: &str = r#"{
@@ -47,6 +53,22 @@ const COMPARED: [usize; 12] = [4, 9, 16, 23, 40, 64, 90, 128, 128, 200, 300, 512
 /// The least processor time of a measurement, in seconds.
 const ENOUGH: f64 = 4.0;
 
+/// Measurements of a batch in turns with llama.cpp's.
+const ROUNDS: usize = 3;
+
+/// The ways in which llama.cpp is run, and in how many of the rounds: the slower one takes a minute for a batch.
+const LLAMA_WAYS: [(&str, usize); 2] = [("layers", ROUNDS), ("embeddings", 1)];
+
+/// Tokens of the largest batch that llama.cpp computes, which takes a minute for more.
+const LLAMA_TOKENS: usize = 1024;
+
+/// llama.cpp's answer: processor seconds of embedding a batch once, and its vectors.
+#[derive(serde::Deserialize)]
+struct LlamaAnswer {
+    seconds: f64,
+    vectors: Vec<Vec<f32>>,
+}
+
 fn main() {
     let arguments: Vec<String> = env::args()
         .skip(1)
@@ -55,7 +77,7 @@ fn main() {
     if let [flag, model, precision] = arguments.as_slice()
         && flag == "--case"
     {
-        return measure(model, serde_json::from_str(&format!("\"{precision}\"")).unwrap());
+        return measure(model, precision);
     }
     let pattern = arguments.first().map_or("", String::as_str);
     println!("tokens a processor second by batch (sequences x tokens), one thread");
@@ -74,13 +96,18 @@ fn main() {
     }
     for precision in [Precision::Bfloat16, Precision::EightBit] {
         if let (Some(exact), Some(found)) = (read_vectors(Precision::Single), read_vectors(precision)) {
-            let cosines = exact.chunks(1024).zip(found.chunks(1024));
-            let mut cosines: Vec<f32> = cosines.map(|(exact, found)| dot(exact, found)).collect();
-            cosines.sort_by(f32::total_cmp);
-            let (least, middle) = (cosines[0], cosines[cosines.len() / 2]);
-            println!("qwen3 {precision:?} against f32: least cosine {least:.6}, median {middle:.6}");
+            println!("qwen3 {precision:?} {}", closeness(&exact, &found));
         }
     }
+}
+
+/// How close vectors of Qwen3 are to those in single precision, in words.
+fn closeness(exact: &[f32], found: &[f32]) -> String {
+    let cosines = exact.chunks(1024).zip(found.chunks(1024));
+    let mut cosines: Vec<f32> = cosines.map(|(exact, found)| dot(exact, found)).collect();
+    cosines.sort_by(f32::total_cmp);
+    let (least, middle) = (cosines[0], cosines[cosines.len() / 2]);
+    format!("against f32: least cosine {least:.6}, median {middle:.6}")
 }
 
 /// The cosine of two vectors of length 1.
@@ -104,7 +131,8 @@ fn read_vectors(precision: Precision) -> Option<Vec<f32>> {
 }
 
 /// Measures one model in one precision, in this process.
-fn measure(model: &str, precision: Precision) {
+fn measure(model: &str, name: &str) {
+    let precision: Precision = serde_json::from_str(&format!("\"{name}\"")).unwrap();
     let start = Instant::now();
     let file = File::open(path(model)).unwrap();
     let files = TensorFiles::open([file]).unwrap();
@@ -123,7 +151,15 @@ fn measure(model: &str, precision: Precision) {
             let vectors = qwen3.embed(&sequences, &mut scratch, &mut || {}).concat();
             let bytes: Vec<u8> = vectors.iter().flat_map(|value| value.to_le_bytes()).collect();
             fs::write(vectors_path(precision), bytes).unwrap();
-            rates(&QWEN3_BATCHES, |sequences| {
+            let mut llama = start_llama(name);
+            if let (Some(llama), Some(exact)) = (&mut llama, read_vectors(Precision::Single)) {
+                let found = ids.iter().flat_map(|ids| {
+                    let answer = ask_llama(llama, LLAMA_WAYS[0].0, std::slice::from_ref(ids), 0.0);
+                    answer.vectors.concat()
+                });
+                println!("  llama.cpp {}", closeness(&exact, &found.collect::<Vec<f32>>()));
+            }
+            rates(&QWEN3_BATCHES, llama, |sequences| {
                 assert_eq!(
                     qwen3.embed(sequences, &mut scratch, &mut || {}).len(),
                     sequences.len()
@@ -136,7 +172,7 @@ fn measure(model: &str, precision: Precision) {
             drop(files);
             report(model, precision, start);
             let mut scratch = MaskedLanguageScratch::default();
-            rates(&SPLADE_BATCHES, |sequences| {
+            rates(&SPLADE_BATCHES, None, |sequences| {
                 assert_eq!(
                     splade.weigh(sequences, &mut scratch, &mut || {}).len(),
                     sequences.len()
@@ -154,26 +190,79 @@ fn report(model: &str, precision: Precision, start: Instant) {
     );
 }
 
-/// Prints the rate for each batch, and the memory that is held afterwards.
-fn rates(batches: &[(usize, usize)], mut embed: impl FnMut(&[&[u32]])) {
+/// llama.cpp with the same weights, if it is installed.
+fn start_llama(precision: &str) -> Option<PeerProcess> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let weights = path("qwen3");
+    let arguments = [weights.as_os_str(), precision.as_ref(), "1".as_ref()];
+    let mut llama = PeerProcess::start(&root, "encoder/benches/llama_peer.py", &arguments)?;
+    let config: serde_json::Value = serde_json::from_str(QWEN3_CONFIG).unwrap();
+    let processor: Option<String> = llama.ask(&config);
+    println!("  llama.cpp: {}", processor.as_deref().unwrap_or("does not run"));
+    processor.map(|_| llama)
+}
+
+fn ask_llama(llama: &mut PeerProcess, way: &str, sequences: &[Vec<u32>], least: f64) -> LlamaAnswer {
+    let request = serde_json::json!({"way": way, "sequences": sequences, "least": least});
+    llama.ask(&request).expect("llama_peer.py failed")
+}
+
+/// Prints the rate for each batch, the memory that is held afterwards, and how many times as fast as llama.cpp it is.
+fn rates(batches: &[(usize, usize)], mut llama: Option<PeerProcess>, mut embed: impl FnMut(&[&[u32]])) {
     for (count, length) in batches {
         let ids: Vec<Vec<u32>> = (0..*count).map(|sequence| ids(*length, sequence)).collect();
         let sequences: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+        let batch = (count * length) as f64;
+        let mut llama = llama.as_mut().filter(|_| count * length <= LLAMA_TOKENS);
         embed(&sequences);
-        let (start, wall) = (own_seconds(), Instant::now());
-        let mut tokens = 0;
-        while own_seconds() - start < ENOUGH {
-            embed(&sequences);
-            tokens += count * length;
+        llama
+            .as_mut()
+            .map(|llama| ask_llama(llama, LLAMA_WAYS[0].0, &ids, 0.0));
+        let (mut own, mut peers) = (Vec::new(), [const { Vec::new() }; LLAMA_WAYS.len()]);
+        let (mut busy, wall) = (0.0, Instant::now());
+        let mut waited = 0.0;
+        for round in 0..if llama.is_some() { ROUNDS } else { 1 } {
+            let (start, mut times) = (own_seconds(), 0);
+            while own_seconds() - start < ENOUGH {
+                embed(&sequences);
+                times += 1;
+            }
+            let seconds = own_seconds() - start;
+            busy += seconds;
+            own.push(batch * f64::from(times) / seconds);
+            let others = Instant::now();
+            let ways = LLAMA_WAYS.iter().zip(&mut peers);
+            for ((way, _), peers) in ways.filter(|((_, rounds), _)| round < *rounds) {
+                let answer = llama.as_mut().map(|llama| ask_llama(llama, way, &ids, ENOUGH));
+                peers.extend(answer.map(|answer| batch / answer.seconds));
+            }
+            waited += others.elapsed().as_secs_f64();
         }
         println!(
-            "  {count} x {length}: {:.0} tokens a processor second, {:.1} s of {:.1} s, {} MB",
-            tokens as f64 / (own_seconds() - start),
-            own_seconds() - start,
-            wall.elapsed().as_secs_f64(),
+            "  {count} x {length}: {:.0} tokens a processor second, {busy:.1} s of {:.1} s, {} MB",
+            median(&own),
+            wall.elapsed().as_secs_f64() - waited,
             resident_megabytes()
         );
+        let ways = LLAMA_WAYS.iter().zip(&peers);
+        for ((way, _), peers) in ways.filter(|(_, peers)| !peers.is_empty()) {
+            let mut ratios: Vec<f64> = own.iter().zip(peers).map(|(own, peer)| own / peer).collect();
+            ratios.sort_by(f64::total_cmp);
+            println!(
+                "    llama.cpp, {way}: {:.0}; {:.2} times as fast ({:.2} to {:.2})",
+                median(peers),
+                median(&ratios),
+                ratios[0],
+                ratios[ratios.len() - 1]
+            );
+        }
     }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
 }
 
 /// The ids of a sequence, which differ with its number.

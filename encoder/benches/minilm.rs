@@ -8,17 +8,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "../../benches/shared/peer_process.rs"]
+mod peer_process;
 #[path = "../../benches/shared/processor_time.rs"]
 mod processor_time;
 
 use std::{
-    env, fs,
-    io::{BufRead, BufReader, Write},
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
 };
 
 use chroma_sync_encoder::{Encoder, EncoderConfig, Precision, Scratch, TensorFiles, Weights};
+use peer_process::PeerProcess;
 use processor_time::own_seconds;
 
 /// Rounds, each of which measures every engine once.
@@ -31,12 +34,6 @@ const BATCH_TOKENS: usize = 1024;
 enum Engine {
     Own(Precision, Box<(Encoder, Scratch)>),
     Peer(&'static str),
-}
-
-struct Peers {
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
 }
 
 #[derive(serde::Deserialize)]
@@ -54,10 +51,12 @@ fn main() {
     let config = EncoderConfig::parse(&config).unwrap();
     let texts: Vec<String> =
         serde_json::from_slice(&fs::read(root.join("tests/golden/texts.json")).unwrap()).unwrap();
-    let mut peers = Peers::start(&root, &directory);
-    let golden = peers
-        .as_mut()
-        .map_or_else(|| random_ids(56, 100), |peers| peers.tokenize(&texts));
+    let arguments = [directory.as_os_str(), OsStr::new("1")];
+    let mut peers = PeerProcess::start(&root, "encoder/benches/peers.py", &arguments);
+    let golden = peers.as_mut().map_or_else(
+        || random_ids(56, 100),
+        |peers| peers.ask(&texts).expect("peers.py failed"),
+    );
 
     let mut engines = Vec::new();
     for precision in [Precision::Single, Precision::Bfloat16, Precision::EightBit] {
@@ -104,7 +103,7 @@ fn random_ids(tokens: usize, count: usize) -> Vec<Vec<u32>> {
 }
 
 /// Measures all engines on `sequences` and prints a line for each.
-fn measure(what: &str, sequences: &[Vec<u32>], engines: &mut [Engine], peers: &mut Option<Peers>) {
+fn measure(what: &str, sequences: &[Vec<u32>], engines: &mut [Engine], peers: &mut Option<PeerProcess>) {
     let tokens: usize = sequences.iter().map(Vec::len).sum();
     println!("\n{what}, {tokens} tokens");
     let mut rates: Vec<Vec<f64>> = engines.iter().map(|_| Vec::new()).collect();
@@ -113,7 +112,9 @@ fn measure(what: &str, sequences: &[Vec<u32>], engines: &mut [Engine], peers: &m
         for ((engine, rates), vectors) in engines.iter_mut().zip(&mut rates).zip(&mut vectors) {
             let found = match engine {
                 Engine::Own(_, own) => Some(embed(&own.0, sequences, &mut own.1)),
-                Engine::Peer(name) => peers.as_mut().and_then(|peers| peers.embed(name)),
+                Engine::Peer(name) => peers
+                    .as_mut()
+                    .and_then(|peers| peers.ask(name).expect("peers.py failed")),
             };
             // The first round warms up.
             if let Some(answer) = found.filter(|_| round > 0) {
@@ -215,52 +216,4 @@ fn resident_megabytes() -> f64 {
     line.and_then(|rest| rest.trim().split(' ').next()?.parse().ok())
         .unwrap_or(0.0)
         / 1024.0
-}
-
-impl Peers {
-    fn start(root: &Path, model: &Path) -> Option<Self> {
-        let python = env::var_os("CHROMA_SYNC_BENCH_PYTHON")
-            .map_or_else(|| root.join("target/encoder-peers/bin/python"), PathBuf::from);
-        let spawned = Command::new(&python)
-            .arg(root.join("encoder/benches/peers.py"))
-            .arg(model)
-            .arg("1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let Ok(mut child) = spawned else {
-            println!(
-                "no peers: {} cannot be run, see encoder/benches/peers.py",
-                python.display()
-            );
-            return None;
-        };
-        Some(Self {
-            requests: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        })
-    }
-
-    fn ask<A: serde::de::DeserializeOwned>(&mut self, request: &impl serde::Serialize) -> A {
-        writeln!(self.requests, "{}", serde_json::to_string(request).unwrap()).unwrap();
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).expect("peers.py failed")
-    }
-
-    fn tokenize(&mut self, texts: &[String]) -> Vec<Vec<u32>> {
-        self.ask(&texts)
-    }
-
-    fn embed(&mut self, engine: &str) -> Option<Answer> {
-        self.ask(&engine)
-    }
-}
-
-impl Drop for Peers {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

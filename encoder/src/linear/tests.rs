@@ -58,6 +58,13 @@ proptest! {
     }
 }
 
+#[test]
+fn a_layer_of_several_panels_equals_the_sums_in_double_precision() {
+    let outputs = [SINGLE_PANEL + 100, SINGLE_PANEL - 50];
+    let inputs = SINGLE_WHOLE / (outputs[0] + outputs[1]) + 1;
+    assert_product(3, inputs, outputs, Precision::Single, 1e-6);
+}
+
 proptest! {
     #[test]
     fn attention_of_any_shape_equals_double_precision(
