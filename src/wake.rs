@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::domain::{ids::InvocationId, invocation::Invocation};
+use crate::domain::{ids::InvocationId, invocation::Invocation, webhook::Webhook};
 
 /// Changed ids that are remembered one by one; beyond it "look at everything" takes their place.
 const MAX_REMEMBERED: usize = 4_096;
@@ -135,10 +135,12 @@ impl Pending {
 }
 
 impl ChangeSignal {
-    /// Says that an invocation entered a state in this process, after that was committed, and how it is since.
+    /// Says that an invocation entered a state in this process, after that was committed, and how it is since. What a
+    /// state change is told without, the delivery to its webhook and what only its creator is shown, is left out.
     pub fn entered(&self, invocation: &Invocation) {
+        let webhook = invocation.webhook.as_ref();
         let entered = Arc::new(Invocation {
-            // A state change is told without it.
+            webhook: webhook.map(|webhook| Webhook::shown(webhook.url.clone())),
             webhook_delivery: None,
             ..invocation.clone()
         });
@@ -208,7 +210,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
+    use crate::{
+        domain::{
+            input::InvocationInput,
+            invocation::{Progress, State},
+            names::{CollectionName, DatabaseName, TenantName},
+            time::Timestamp,
+            webhook::{DeliveryState, WebhookDelivery, WebhookUrl},
+        },
+        secret::Secret,
+    };
 
     #[tokio::test]
     async fn changes_that_come_before_the_wait_are_taken_together() {
@@ -239,5 +253,53 @@ mod tests {
         assert_eq!(signal.wait_to_tell().await, Changed::These(HashSet::from([ours])));
         let changed = signal.wait().await;
         assert_eq!(changed, Some(Changed::These(HashSet::from([ours, theirs]))));
+    }
+    #[tokio::test]
+    async fn a_state_change_comes_as_it_is_told_and_others_hear_of_it() {
+        let url = WebhookUrl::from_stored("https://hooks.example/").unwrap();
+        let told = Invocation {
+            id: InvocationId::generate(),
+            tenant: TenantName::from_stored("tenant".to_owned()),
+            source_id: None,
+            database: DatabaseName::from_stored("database".to_owned()),
+            collection: CollectionName::from_stored("collection".to_owned()),
+            input: InvocationInput::WebScrape,
+            state: State::Cancelled {
+                finish_time: Timestamp(1),
+            },
+            revision: 2,
+            progress_version: 2,
+            progress: Progress::default(),
+            attempt: 0,
+            resolved_commit: None,
+            create_time: Timestamp(0),
+            webhook: Some(Webhook::shown(url.clone())),
+            webhook_delivery: None,
+        };
+        let shown_to_its_creator = Invocation {
+            webhook: Some(Webhook::requested(url, Some(Secret::new("whsec_x")))),
+            webhook_delivery: Some(WebhookDelivery {
+                state: DeliveryState::Pending,
+                delivered_revision: 1,
+                attempts: 0,
+                given_up: 0,
+                last_error: None,
+                next_attempt_time: None,
+            }),
+            ..told.clone()
+        };
+        let signal = ChangeSignal::default();
+        signal.entered(&shown_to_its_creator);
+        assert_eq!(signal.wait_entered().await, [Arc::new(told.clone())]);
+        assert_eq!(signal.wait().await, None);
+        assert_eq!(
+            signal.wait_to_tell().await,
+            Changed::These(HashSet::from([told.id]))
+        );
+        for _ in 0..=MAX_REMEMBERED {
+            signal.entered(&told);
+        }
+        assert_eq!(signal.wait_entered().await.len(), MAX_REMEMBERED);
+        assert_eq!(signal.wait().await, Some(Changed::Many));
     }
 }

@@ -65,7 +65,8 @@ impl App {
     pub(super) fn created(&self, source_id: SourceId, outcome: CreateInvocation) -> Result<Invocation> {
         match outcome {
             CreateInvocation::Created(invocation) => {
-                self.0.changes.entered(&invocation);
+                // Nobody can be watching it yet.
+                self.0.changes.changed(invocation.id);
                 self.0.work.wake();
                 Ok(invocation)
             }

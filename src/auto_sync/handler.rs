@@ -248,7 +248,7 @@ impl Environment {
         match created {
             CreateInvocation::Created(invocation) => {
                 count.inc();
-                self.changes.entered(&invocation);
+                self.changes.changed(invocation.id);
                 self.work.wake();
                 tracing::debug!(invocation.id = %invocation.id, source.id = %source.id, "an event created an invocation");
             }
