@@ -213,15 +213,12 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{
-        domain::{
-            input::InvocationInput,
-            invocation::{Progress, State},
-            names::{CollectionName, DatabaseName, TenantName},
-            time::Timestamp,
-            webhook::{DeliveryState, WebhookDelivery, WebhookUrl},
-        },
-        secret::Secret,
+    use crate::domain::{
+        input::InvocationInput,
+        invocation::{Progress, State},
+        names::{CollectionName, DatabaseName, TenantName},
+        time::Timestamp,
+        webhook::{DeliveryState, WebhookDelivery, WebhookUrl, parse_signing_secret},
     };
 
     #[tokio::test]
@@ -276,8 +273,10 @@ mod tests {
             webhook: Some(Webhook::shown(url.clone())),
             webhook_delivery: None,
         };
+        let secret = format!("whsec_{}", "x".repeat(32));
+        let secret = parse_signing_secret("signing_secret", &secret).unwrap();
         let shown_to_its_creator = Invocation {
-            webhook: Some(Webhook::requested(url, Some(Secret::new("whsec_x")))),
+            webhook: Some(Webhook::requested(url, Some(secret))),
             webhook_delivery: Some(WebhookDelivery {
                 state: DeliveryState::Pending,
                 delivered_revision: 1,
