@@ -263,7 +263,9 @@ async fn run(connection: DatabaseConnection, mut queue: mpsc::Receiver<Message>,
         }
         while !writes.is_empty() {
             let (batch, committed) = commit_some(&connection, &mut writes).await;
-            commits.more();
+            if committed.is_ok() {
+                commits.more();
+            }
             for write in batch {
                 write.answer(committed.clone());
             }

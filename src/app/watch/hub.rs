@@ -3,8 +3,9 @@
 //! It follows the feed of all state changes from the moment somebody watches. A wake-up, from this
 //! process or another, only says "look"; the clock says it as well, so a wake-up that is lost costs a
 //! polling period. A state change of this process comes with its wake-up and goes to the streams of that
-//! invocation at once; the feed brings it again, which a topic passes over. Progress is no part of the feed: it is read for the watched invocations that are in work,
-//! a little later and not as often, so that a state change never waits for it.
+//! invocation at once; the feed brings it again, which a topic passes over. Progress is no part of the feed: it is
+//! read for the watched invocations that are in work, a little later and not as often, so that a state change
+//! never waits for it.
 //!
 //! Invariant: the hub reads from a place in the feed that was its end before any open stream read its
 //! first state, so whatever a stream has not read itself comes by.
@@ -166,8 +167,7 @@ impl Hub {
                 entered = self.changes.wait_entered() => entered,
             };
             for invocation in entered {
-                let topic = self.topics().get(&invocation.id).cloned();
-                if let Some(topic) = topic {
+                if let Some(topic) = self.topic(invocation.id) {
                     topic.add_event(SharedInvocation::new(invocation));
                 }
             }
@@ -288,8 +288,7 @@ impl Hub {
     async fn look_for_progress(&self, progressed: Changed) -> Result<()> {
         let progressed = self.watched_among(progressed);
         for invocation in self.store.current(&progressed).await? {
-            let topic = self.topics().get(&invocation.id).cloned();
-            if let Some(topic) = topic {
+            if let Some(topic) = self.topic(invocation.id) {
                 topic.add_latest(SharedInvocation::new(Arc::new(invocation)));
             }
         }
@@ -336,8 +335,7 @@ impl Hub {
             return;
         };
         for event in &events {
-            let topic = self.topics().get(&event.invocation.id).cloned();
-            if let Some(topic) = topic {
+            if let Some(topic) = self.topic(event.invocation.id) {
                 topic.add_event(Arc::clone(&event.invocation));
             }
         }
@@ -362,6 +360,11 @@ impl Hub {
             Changed::These(ids) => ids.into_iter().filter(makes_progress).collect(),
             Changed::Many => topics.keys().copied().filter(makes_progress).collect(),
         }
+    }
+
+    /// What is known of an invocation that somebody watches.
+    fn topic(&self, id: InvocationId) -> Option<Arc<Topic>> {
+        self.topics().get(&id).cloned()
     }
 
     fn topics(&self) -> std::sync::MutexGuard<'_, HashMap<InvocationId, Arc<Topic>>> {
