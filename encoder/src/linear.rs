@@ -38,12 +38,13 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// What is fastest on this processor without harm: bf16 where it has tiles for it (the least cosine of MiniLM's
+    /// What is fastest on this processor without harm: bf16 where it is faster (the least cosine of MiniLM's
     /// vectors to those of single precision is 0.9999), else single precision.
     pub fn automatic() -> Self {
-        match Instructions::fastest() {
-            Instructions::Amx => Self::Bfloat16,
-            Instructions::Avx512 | Instructions::Portable => Self::Single,
+        if Instructions::fastest().halve_the_time() {
+            Self::Bfloat16
+        } else {
+            Self::Single
         }
     }
 }

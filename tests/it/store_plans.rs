@@ -11,12 +11,7 @@ mod deliveries;
 mod embeddings;
 mod uploads;
 
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use chroma_sync::{
     domain::{
@@ -32,11 +27,12 @@ use chroma_sync::{
 };
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 use serde_json::Value;
-use tracing::{Event, Subscriber, field::Visit, subscriber};
-use tracing_subscriber::{Layer, layer::Context, prelude::*};
 use uuid::Uuid;
 
-use crate::harness::stores::{LEASE, MANY, TestStore, database, new_invocation, new_source};
+use crate::harness::{
+    statement_log::StatementLog,
+    stores::{LEASE, MANY, TestStore, database, new_invocation, new_source},
+};
 
 /// Indexes over so few rows that reading all of one is what is wanted: the work that waits or is held.
 const INDEXES_TO_READ_WHOLE: [&str; 4] = [
@@ -45,32 +41,6 @@ const INDEXES_TO_READ_WHOLE: [&str; 4] = [
     "invocations_leased",
     "webhook_deliveries_due",
 ];
-
-/// The statements that were logged.
-#[derive(Clone, Default)]
-struct Statements(Arc<Mutex<BTreeSet<String>>>);
-
-impl<S: Subscriber> Layer<S> for Statements {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        if event.metadata().target() == "sql" {
-            event.record(&mut self.clone());
-        }
-    }
-}
-
-impl Visit for Statements {
-    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-        if field.name() == "sql" {
-            // A script has no plan of its own; its statements have.
-            let script = value.strip_prefix("BEGIN IMMEDIATE; ");
-            let script = script.and_then(|rest| rest.strip_suffix("; COMMIT"));
-            let statements = script.unwrap_or(value).split("; ").map(str::to_owned);
-            self.0.lock().unwrap().extend(statements);
-        }
-    }
-
-    fn record_debug(&mut self, _: &tracing::field::Field, _: &dyn fmt::Debug) {}
-}
 
 #[tokio::test]
 async fn every_statement_has_its_index_on_sqlite() {
@@ -83,10 +53,9 @@ async fn every_statement_has_its_index_on_postgres() {
 }
 
 async fn every_statement_has_its_index(test: TestStore) {
-    let statements = Statements::default();
+    let log = StatementLog::default();
     {
-        // All tasks of the store run on this thread.
-        let _recording = subscriber::set_default(tracing_subscriber::registry().with(statements.clone()));
+        let _recording = log.record();
         embeddings::call_all(&test).await;
         call_all_for_workers(&test).await;
         call_all_for_callers(&test).await;
@@ -95,7 +64,8 @@ async fn every_statement_has_its_index(test: TestStore) {
         uploads::call_all(&test).await;
         auto_sync::call_all(&test).await;
     }
-    let statements = statements.0.lock().unwrap().clone();
+    let statements = log.take();
+    let statements: BTreeSet<&str> = statements.iter().flat_map(|sql| parts(sql)).collect();
     // Far fewer would mean that the log was not heard.
     assert!(statements.len() > 40, "only {} were logged", statements.len());
     let raw = test.raw().await;
@@ -124,6 +94,13 @@ async fn every_statement_has_its_index(test: TestStore) {
         statements.len(),
         wrong.join("\n")
     );
+}
+
+/// A script has no plan of its own; its statements have.
+fn parts(sql: &str) -> impl Iterator<Item = &str> {
+    let script = sql.strip_prefix("BEGIN IMMEDIATE; ");
+    let script = script.and_then(|rest| rest.strip_suffix("; COMMIT"));
+    script.unwrap_or(sql).split("; ")
 }
 
 /// Steps of the plan of a statement that read all of a table.

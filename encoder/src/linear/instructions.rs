@@ -28,6 +28,16 @@ impl Instructions {
         Self::available().first().copied().unwrap_or(Self::Portable)
     }
 
+    /// Whether a product in bf16 takes half as long as in single precision, or less.
+    pub fn halve_the_time(self) -> bool {
+        match self {
+            Self::Amx => true,
+            // Intel's take as long as single precision.
+            Self::Avx512 => is_from_amd(),
+            Self::Portable => false,
+        }
+    }
+
     fn detect(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -48,4 +58,31 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512bf16")
+}
+
+/// Whether AMD made the processor.
+#[cfg(target_arch = "x86_64")]
+fn is_from_amd() -> bool {
+    let maker = std::arch::x86_64::__cpuid(0);
+    let maker = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes);
+    maker.as_flattened() == b"AuthenticAMD"
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn is_from_amd() -> bool {
+    false
+}
+
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_maker_of_the_processor_is_the_one_that_the_system_names() {
+        let named = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let maker = named.lines().find(|line| line.starts_with("vendor_id")).unwrap();
+        assert_eq!(is_from_amd(), maker.ends_with(": AuthenticAMD"));
+    }
 }

@@ -299,7 +299,7 @@ impl Hub {
     async fn is_watched(&self) -> bool {
         let mut read_to = self.feed.read_to.lock().await;
         let mut topics = self.topics();
-        topics.retain(|_, topic| topic.is_watched());
+        topics.retain(|_, topic| topic.watches() > 0);
         let watched = !topics.is_empty() || self.feed.head.receiver_count() > 0;
         if !watched {
             *read_to = None;

@@ -1,6 +1,6 @@
 //! Follows one invocation to its end.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::{Stream, stream};
 use tokio::{
@@ -53,6 +53,11 @@ impl App {
         }))
     }
 }
+
+/// How long the end of a stream leaves the way free for each stream that is told the same: about what a message takes.
+const MESSAGE: Duration = Duration::from_micros(20);
+/// The longest that a stream stays open after its last message.
+const LONGEST_WAY: Duration = Duration::from_secs(1);
 
 /// The state of one stream.
 struct Watch {
@@ -114,11 +119,22 @@ impl Watch {
             return Some(Ok(self.update(UpdateKind::Snapshot, snapshot)));
         }
         if self.ended {
+            self.let_messages_pass().await;
             return None;
         }
         let update = self.wait().await;
         self.ended |= update.is_err();
         Some(update)
+    }
+
+    /// Ends come after the last message of all streams: ending a stream takes as long as a message, for the client too, so
+    /// that the last of ten thousand would wait for the ends of all others.
+    async fn let_messages_pass(&mut self) {
+        let free = free_way(self.topic.watches());
+        if !free.is_zero() && !self.hub().is_draining() {
+            self.timer.as_mut().reset(Instant::now() + free);
+            self.timer.as_mut().await;
+        }
     }
 
     async fn wait(&mut self) -> Result<Update> {
@@ -192,9 +208,36 @@ impl Watch {
     }
 }
 
+/// How long the end of one of `watches` of an invocation waits; nothing at all where few watch it.
+fn free_way(watches: usize) -> Duration {
+    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
+    let way = MESSAGE.saturating_mul(watches).min(LONGEST_WAY);
+    // The timer counts in milliseconds.
+    if way < Duration::from_millis(1) {
+        Duration::ZERO
+    } else {
+        way
+    }
+}
+
 fn revision_ahead(after: u64, revision: u64) -> Error {
     let problem = format!("must not be larger than the invocation's revision {revision}, is {after}");
     Error::new(Reason::RevisionAhead, format!("after_revision: {problem}"))
         .with_violations(vec![FieldViolation::new("after_revision", problem)])
         .with_metadata("revision", revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_ends_of_many_watches_wait_and_never_for_longer_than_a_second() {
+        assert_eq!(free_way(1), Duration::ZERO);
+        assert_eq!(free_way(49), Duration::ZERO);
+        assert_eq!(free_way(50), Duration::from_millis(1));
+        assert_eq!(free_way(10_000), Duration::from_millis(200));
+        assert_eq!(free_way(50_000), Duration::from_secs(1));
+        assert_eq!(free_way(usize::MAX), Duration::from_secs(1));
+    }
 }

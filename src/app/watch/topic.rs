@@ -100,8 +100,9 @@ impl Topic {
         self.head.subscribe()
     }
 
-    pub(super) fn is_watched(&self) -> bool {
-        self.head.receiver_count() > 0
+    /// How many streams there are of it.
+    pub(super) fn watches(&self) -> usize {
+        self.head.receiver_count()
     }
 
     /// Whether the invocation may make progress: it is in work, as far as is known.

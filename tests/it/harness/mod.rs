@@ -30,6 +30,7 @@ pub mod scenario;
 pub mod service;
 pub mod site;
 pub mod sparse_chroma;
+pub mod statement_log;
 pub mod stock_clients;
 pub mod stores;
 pub mod token_gate;
