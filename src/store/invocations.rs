@@ -235,12 +235,7 @@ impl Store {
     ) -> Result<HashMap<String, Invocation>, StoreError> {
         let mut latest = HashMap::new();
         for keys in keys.chunks(KEYS_A_QUERY) {
-            let mut select = scope
-                .select_invocations()
-                .column(invocation::Column::ObjectKey)
-                .filter(Expr::col((invocation::Entity, invocation::Column::Id)).eq(newest_of_key(source_id)))
-                .into_query();
-            select.from_values(with_nulls(keys), WANTED);
+            let select = select_newest(scope, source_id, keys);
             let rows = self
                 .read(async |database| Ok(database.query_all(&select).await?))
                 .await?;
@@ -254,6 +249,22 @@ impl Store {
             .await?;
         Ok(latest)
     }
+}
+
+/// Selects [`StoredInvocation::COLUMNS`] of the newest invocation of each of `keys`, and its key.
+fn select_newest(scope: &Scope, source_id: SourceId, keys: &[String]) -> SelectStatement {
+    let column = |column: invocation::Column| (invocation::Entity, column);
+    let is_newest = Expr::col(column(invocation::Column::Id)).eq(newest_of_key(source_id));
+    Query::select()
+        .columns(StoredInvocation::COLUMNS.map(column))
+        .column(column(invocation::Column::ObjectKey))
+        .from_values(with_nulls(keys), WANTED)
+        // SQLite keeps the order of a cross join. In another it would rather read all invocations of the tenant and
+        // look for each among the keys.
+        .cross_join(invocation::Entity)
+        .and_where(is_newest)
+        .cond_where(scope.invocations())
+        .to_owned()
 }
 
 /// The invocations with these ids, whoever owns them.

@@ -1,4 +1,4 @@
-//! What a caller may see. Every read on a caller's behalf starts from a select made here, or passes
+//! What a caller may see. Every read on a caller's behalf has a select or a condition made here, or passes
 //! its row through `Scope::includes`, so none can forget the tenant.
 //!
 //! Workers read across tenants; they reach an invocation through its lease instead.

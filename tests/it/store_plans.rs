@@ -96,6 +96,34 @@ async fn every_statement_has_its_index(test: TestStore) {
     );
 }
 
+/// An index that has all of a tenant is no help: where most invocations belong to one, they are read all the same.
+#[tokio::test]
+async fn the_newest_of_each_key_is_found_by_its_id_on_sqlite() {
+    let test = TestStore::sqlite().await;
+    let source = test.source(&test.fresh_tenant()).await;
+    let log = StatementLog::default();
+    for scope in scopes(&source.tenant) {
+        let keys = ["one".to_owned(), "two".to_owned()];
+        let _recording = log.record();
+        let latest = test.store.latest_invocations_by_keys(&scope, source.id, &keys);
+        latest.await.unwrap();
+    }
+    let raw = test.raw().await;
+    let statements = log.take();
+    assert_eq!(statements.len(), scopes(&source.tenant).len());
+    for sql in statements {
+        let explain = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan = raw.query_all_raw(explain).await.unwrap();
+        let steps: Vec<String> = plan
+            .iter()
+            .map(|row| row.try_get("", "detail").unwrap())
+            .collect();
+        let is_by_id = |step: &String| step.starts_with("SEARCH invocations ") && step.ends_with(" id=?)");
+        assert!(steps.iter().any(is_by_id), "{steps:#?}");
+    }
+    raw.close().await.unwrap();
+}
+
 /// A script has no plan of its own; its statements have.
 fn parts(sql: &str) -> impl Iterator<Item = &str> {
     let script = sql.strip_prefix("BEGIN IMMEDIATE; ");
