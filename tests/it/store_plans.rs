@@ -112,12 +112,7 @@ async fn the_newest_of_each_key_is_found_by_its_id_on_sqlite() {
     let statements = log.take();
     assert_eq!(statements.len(), scopes(&source.tenant).len());
     for sql in statements {
-        let explain = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {sql}"));
-        let plan = raw.query_all_raw(explain).await.unwrap();
-        let steps: Vec<String> = plan
-            .iter()
-            .map(|row| row.try_get("", "detail").unwrap())
-            .collect();
+        let steps = plan_of_sqlite(&raw, &sql).await;
         let is_by_id = |step: &String| step.starts_with("SEARCH invocations ") && step.ends_with(" id=?)");
         assert!(steps.iter().any(is_by_id), "{steps:#?}");
     }
@@ -141,12 +136,17 @@ async fn whole_reads(raw: &DatabaseConnection, sql: &str) -> Vec<String> {
 
 /// Steps of SQLite's plan that read all of a table.
 async fn whole_reads_of_sqlite(raw: &DatabaseConnection, sql: &str) -> Vec<String> {
+    let mut steps = plan_of_sqlite(raw, sql).await;
+    steps.retain(|step| reads_whole(step));
+    steps
+}
+
+/// The steps of SQLite's plan.
+async fn plan_of_sqlite(raw: &DatabaseConnection, sql: &str) -> Vec<String> {
     let explain = Statement::from_string(DbBackend::Sqlite, format!("EXPLAIN QUERY PLAN {sql}"));
     let steps = raw.query_all_raw(explain).await.unwrap();
-    let steps = steps
-        .iter()
-        .map(|row| row.try_get::<String>("", "detail").unwrap());
-    steps.filter(|step| reads_whole(step)).collect()
+    let steps = steps.iter().map(|row| row.try_get("", "detail").unwrap());
+    steps.collect()
 }
 
 /// What is scanned without being a table: lists of values and the parts of the claim's question.

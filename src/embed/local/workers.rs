@@ -5,10 +5,9 @@ use super::batches::Layout;
 /// Threads for documents that one thread for queries goes with.
 const DOCUMENT_THREADS_PER_QUERY_THREAD: usize = 2;
 
-/// How much nicer than the process its threads for documents are (`nice(7)`: each step is a factor of about 1.25). A
-/// sixteenth of a processor is left to them by one thread that is not. With a quarter, a query in a hundred waited
-/// twice as long as alone, since it and what carries it found the processors taken.
-const NICER: i32 = 12;
+/// How much nicer than the process its threads for documents are: a quarter of a processor is left to them by one thread
+/// that is not (`nice(7)`: each step is a factor of about 1.25).
+const NICER: i32 = 6;
 
 /// The threads of a pool, and how the batches lie that they compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
