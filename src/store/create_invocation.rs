@@ -6,13 +6,17 @@
 //! row is tried by itself, so none suffers from another. A row that is alone from the start goes to SQLite
 //! as one script.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock},
+};
 
 use futures::future::BoxFuture;
 use sea_orm::{
+    ActiveModelTrait,
     ActiveValue::{NotSet, Set},
-    ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder, QueryTrait,
-    SqlErr, Statement,
+    ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
+    QueryTrait, SqlErr, Statement,
     sea_query::OnConflict,
 };
 use uuid::Uuid;
@@ -324,10 +328,9 @@ fn insert_script(batch: &NewRows) -> Result<Statement, StoreError> {
     let mut sql = "BEGIN IMMEDIATE".to_owned();
     let mut values = Vec::new();
     for row in &batch.rows {
-        let invocation = invocation::Entity::insert(row.invocation(batch.now)?).build(DbBackend::Sqlite);
         let snapshot = row.stored(batch.now);
         let event = feed::insert(DbBackend::Sqlite, &[row.event(batch.now, &snapshot)])?;
-        for statement in [invocation, DbBackend::Sqlite.build(&event)] {
+        for statement in [insert_statement(row.invocation(batch.now)?), event] {
             sql.push_str("; ");
             sql.push_str(&statement.sql);
             values.extend(statement.values.into_iter().flatten());
@@ -335,6 +338,18 @@ fn insert_script(batch: &NewRows) -> Result<Statement, StoreError> {
     }
     sql.push_str("; COMMIT");
     Ok(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values))
+}
+
+/// The statement that inserts `row`. [`NewRow::invocation`] sets the same columns of each, so its text is built once.
+fn insert_statement(mut row: invocation::ActiveModel) -> Statement {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    let text = TEXT.get_or_init(|| {
+        invocation::Entity::insert(row.clone())
+            .build(DbBackend::Sqlite)
+            .sql
+    });
+    let values = invocation::Column::iter().filter_map(|column| row.take(column).into_value());
+    Statement::from_sql_and_values(DbBackend::Sqlite, text, values)
 }
 
 /// Pieces whose lengths are powers of two, so that lists of any length need few prepared statements.

@@ -15,9 +15,8 @@
 //! Invariant: the newest event is never deleted, since its place would be given again.
 
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, ExprTrait,
-    QueryFilter, QueryOrder, QuerySelect, Statement,
-    sea_query::{Alias, Expr, InsertStatement, Query},
+    ColumnTrait, Condition, ConnectionTrait, DatabaseTransaction, DbBackend, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, Statement, Value,
 };
 use uuid::Uuid;
 
@@ -60,6 +59,17 @@ const PLACE: &str = "UPDATE invocation_events SET \
            ORDER BY open.since, open.invocation_id, open.revision LIMIT 1000) AS placed \
      WHERE invocation_events.invocation_id = placed.invocation_id \
        AND invocation_events.revision = placed.revision";
+
+/// What comes before the rows of new events.
+const INSERT: &str = "INSERT INTO invocation_events \
+     (invocation_id, revision, state, time, tenant, database_name, source_id, snapshot, sequence) VALUES ";
+/// The most values that a row of a new event takes.
+const VALUES_A_ROW: usize = 8;
+/// The source that an invocation's first event names, up to the invocation's id and a bracket.
+const FIRST_SOURCE: &str = "(SELECT first.source_id FROM invocation_events AS first \
+     WHERE first.revision = 1 AND first.invocation_id = ";
+/// The place of the newest event.
+const NEWEST: &str = "(SELECT COALESCE(MAX(sequence), 0) FROM invocation_events)";
 
 /// An event to write.
 pub(super) struct NewEvent<'a> {
@@ -217,70 +227,56 @@ pub(super) async fn record(
     events: &[NewEvent<'_>],
 ) -> Result<(), StoreError> {
     let insert = insert(transaction.get_database_backend(), events)?;
-    transaction.execute(&insert).await?;
+    transaction.execute_raw(insert).await?;
     Ok(())
 }
 
-/// The statement that writes events.
-pub(super) fn insert(backend: DbBackend, events: &[NewEvent<'_>]) -> Result<InsertStatement, StoreError> {
-    let mut insert = Query::insert();
-    insert.into_table(invocation_event::Entity).columns([
-        Column::InvocationId,
-        Column::Revision,
-        Column::State,
-        Column::Time,
-        Column::Snapshot,
-        Column::Tenant,
-        Column::SourceId,
-        Column::DatabaseName,
-        Column::Sequence,
-    ]);
-    let in_order = backend == DbBackend::Sqlite;
-    for (position, event) in (1_i64..).zip(events) {
-        let sequence = in_order.then(|| newest().add(position));
-        insert.values_panic([
+/// The statement that writes events. It is written out, since every state change needs it and building it from parts
+/// took as long as running it.
+pub(super) fn insert(backend: DbBackend, events: &[NewEvent<'_>]) -> Result<Statement, StoreError> {
+    let mut sql = INSERT.to_owned();
+    let mut values: Vec<Value> = Vec::with_capacity(events.len() * VALUES_A_ROW);
+    let mut bind = |sql: &mut String, value: Value| {
+        values.push(value);
+        match backend {
+            DbBackend::Postgres => sql.push_str(&format!("${}", values.len())),
+            _ => sql.push('?'),
+        }
+    };
+    for (position, event) in (1..).zip(events) {
+        sql.push_str(if position == 1 { "(" } else { ", (" });
+        let plain: [Value; 6] = [
             event.invocation_id.into(),
             event.revision.into(),
             event.state.as_str().into(),
             event.time.0.into(),
-            snapshot(backend, event)?,
             event.tenant.into(),
-            event
-                .source_id
-                .map_or_else(|| first_source(event.invocation_id), Into::into),
             event.database.into(),
-            sequence.unwrap_or_else(|| Expr::value(None::<i64>)),
-        ]);
+        ];
+        for value in plain {
+            bind(&mut sql, value);
+            sql.push_str(", ");
+        }
+        match event.source_id {
+            Some(id) => bind(&mut sql, id.into()),
+            None => {
+                sql.push_str(FIRST_SOURCE);
+                bind(&mut sql, event.invocation_id.into());
+                sql.push(')');
+            }
+        }
+        // As text: a tree of values would be copied on its way to the database.
+        let snapshot = serde_json::to_string(event.snapshot);
+        let snapshot =
+            snapshot.map_err(|_| corrupt("invocation_events.snapshot", InvocationId(event.invocation_id)))?;
+        sql.push_str(", ");
+        bind(&mut sql, snapshot.into());
+        match backend {
+            DbBackend::Postgres => sql.push_str("::jsonb, NULL)"),
+            _ => sql.push_str(&format!(", {NEWEST} + {position})")),
+        }
     }
-    Ok(insert)
-}
-
-/// What the event is to show, as text: a tree of values would be copied on its way to the database.
-fn snapshot(backend: DbBackend, event: &NewEvent<'_>) -> Result<Expr, StoreError> {
-    let text = serde_json::to_string(event.snapshot);
-    let text = text.map_err(|_| corrupt("invocation_events.snapshot", InvocationId(event.invocation_id)))?;
-    Ok(match backend {
-        DbBackend::Postgres => Expr::value(text).cast_as(Alias::new("jsonb")),
-        _ => Expr::value(text),
-    })
-}
-
-/// The place of the newest event, inside a statement.
-fn newest() -> Expr {
-    Expr::cust("(SELECT COALESCE(MAX(sequence), 0) FROM invocation_events)")
-}
-
-/// The source that the invocation's first event names, inside a statement.
-fn first_source(invocation_id: Uuid) -> Expr {
-    let first = Alias::new("first");
-    let column = |column: Column| Expr::col((first.clone(), column));
-    let select = Query::select()
-        .expr(column(Column::SourceId))
-        .from_as(invocation_event::Entity, first.clone())
-        .and_where(column(Column::InvocationId).eq(invocation_id))
-        .and_where(column(Column::Revision).eq(1))
-        .to_owned();
-    Expr::from(select)
+    Ok(Statement::from_sql_and_values(backend, sql, values))
 }
 
 fn read(row: invocation_event::Model) -> Result<PlacedEvent, StoreError> {
