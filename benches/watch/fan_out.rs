@@ -19,6 +19,7 @@ use tokio::{
 use tonic::transport::Channel;
 
 use crate::{
+    commits::since_boot,
     figures::Round,
     processes::{processor_time, resident_bytes},
     subject::{Arrival, Server, Subject},
@@ -159,8 +160,9 @@ impl FanOut {
         self.board.heartbeats.load(Ordering::Relaxed)
     }
 
-    /// Opens the streams again if the last change ended them; then changes each of their keys once.
-    pub async fn round(&mut self) -> Round {
+    /// Opens the streams again if the last change ended them; then changes each of their keys once. What was sent and
+    /// had when goes into `changes`.
+    pub async fn round(&mut self, changes: &mut Vec<Change>) -> Round {
         let (streams, keys) = (self.board.arrived.len(), self.keys.len());
         if self.tasks.is_empty() {
             self.open(streams, keys).await;
@@ -183,11 +185,23 @@ impl FanOut {
             }
         }
 
-        let since = |place: usize, time: Instant| {
-            let arrived =
-                self.board.zero + Duration::from_nanos(self.board.arrived[place].load(Ordering::Acquire));
-            milliseconds(arrived.saturating_duration_since(time))
+        let arrived = |place: usize| {
+            self.board.zero + Duration::from_nanos(self.board.arrived[place].load(Ordering::Acquire))
         };
+        let since =
+            |place: usize, time: Instant| milliseconds(arrived(place).saturating_duration_since(time));
+        // An instant does not say where it lies on the clock that others read.
+        let (now, on_the_clock) = (Instant::now(), since_boot());
+        let at = |time: Instant| on_the_clock - now.saturating_duration_since(time);
+        changes.extend(writes.iter().enumerate().map(|(key, write)| {
+            Change {
+                started: at(write.started),
+                arrived: (key..streams)
+                    .step_by(keys)
+                    .map(|place| at(arrived(place)))
+                    .collect(),
+            }
+        }));
         let write = |place: usize| &writes[place % keys];
         let duration = |write: &Write| milliseconds(write.answered - write.started);
         Round::new(
@@ -260,6 +274,12 @@ impl Board {
             panic!("{name}: {missing} of {streams} streams did not get their change within {DEADLINE:?}");
         }
     }
+}
+
+/// A change and when each of its streams had it, by the clock of [`since_boot`].
+pub struct Change {
+    pub started: Duration,
+    pub arrived: Vec<Duration>,
 }
 
 /// One write.

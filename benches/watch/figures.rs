@@ -1,6 +1,8 @@
 //! Figures of rounds, and the tables they are printed as.
 
-use crate::fan_out::Opening;
+use std::time::Duration;
+
+use crate::fan_out::{Change, Opening};
 
 /// What one round of changes took, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +22,40 @@ pub struct Round {
     /// this process.
     pub server: f64,
     pub client: f64,
+    /// Where the commits are known.
+    pub since_commit: Option<SinceCommit>,
+}
+
+/// From the commit of a change to the messages that tell it, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct SinceCommit {
+    pub middle: f64,
+    pub late: f64,
+}
+
+impl SinceCommit {
+    /// The commit of a change is the last one that ended after the change was sent and before its first message came.
+    /// `commits` are in their order.
+    pub fn new(commits: &[Duration], changes: &[Change]) -> Self {
+        let times = changes.iter().flat_map(|change| {
+            let first = *change.arrived.iter().min().unwrap();
+            let before = commits.partition_point(|commit| *commit <= first);
+            let commit = commits[..before].last().copied().unwrap_or_default();
+            assert!(
+                commit >= change.started,
+                "a message came before anything was synced"
+            );
+            change
+                .arrived
+                .iter()
+                .map(move |arrived| (*arrived - commit).as_secs_f64() * 1e3)
+        });
+        let times = sorted(times);
+        Self {
+            middle: quantile(&times, 0.5),
+            late: quantile(&times, 0.99),
+        }
+    }
 }
 
 /// When the messages of one round arrived, in milliseconds.
@@ -63,6 +99,7 @@ impl Round {
             write_alone: quantile(&sorted(writes_alone), 0.5),
             server,
             client,
+            since_commit: None,
         }
     }
 
@@ -176,6 +213,42 @@ pub fn print_ratios(rows: &[Row]) {
         let pairs = row.rounds.iter().zip(&other.rounds);
         let ratios = pairs.map(|(ours, other)| ours.late / other.late);
         print_late_ratio(row.name, other.name, ratios);
+    }
+}
+
+/// Prints what came how long after its commit, where that is known, and compares the rows with the last of them.
+pub fn print_since_commit(rows: &[Row]) {
+    let each = |row: &Row, part: fn(&SinceCommit) -> f64| -> Option<Vec<f64>> {
+        let parts = row
+            .rounds
+            .iter()
+            .map(|round| round.since_commit.as_ref().map(part));
+        parts.collect()
+    };
+    let late = |row: &Row| each(row, |since| since.late);
+    let Some(others) = rows.last().and_then(late) else {
+        println!("\nfrom the commit: not known, since perf cannot follow the syncs of this machine");
+        return;
+    };
+    println!("\n| from the commit to the client | p50 ms | p99 ms |");
+    println!("|---|---|---|");
+    for row in rows {
+        let (Some(middle), Some(late)) = (each(row, |since| since.middle), late(row)) else {
+            continue;
+        };
+        let both = [middle, late].map(|times| spread(&sorted(times.into_iter())));
+        println!("| {} | {} | {} |", row.name, both[0], both[1]);
+    }
+    println!();
+    let (other, ours) = rows.split_last().unwrap();
+    for row in ours {
+        let Some(times) = late(row) else { continue };
+        let ratios = times.iter().zip(&others).map(|(ours, other)| ours / other);
+        print_late_ratio(
+            &format!("{} from the commit", row.name),
+            &format!("{} from the commit", other.name),
+            ratios,
+        );
     }
 }
 

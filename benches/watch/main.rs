@@ -11,6 +11,7 @@
     clippy::print_stderr
 )]
 
+mod commits;
 mod etcd;
 mod fan_out;
 mod figures;
@@ -31,9 +32,10 @@ use std::{
 };
 
 use self::{
+    commits::Recorder,
     etcd::Etcd,
-    fan_out::{CONNECTIONS, FanOut, PACE, UNWATCHED, WARM_UP},
-    figures::{Row, print_ratios, print_table, print_verdict},
+    fan_out::{CONNECTIONS, Change, FanOut, PACE, UNWATCHED, WARM_UP},
+    figures::{Row, SinceCommit, print_ratios, print_since_commit, print_table, print_verdict},
     harness::postgres::Cluster,
     subject::{Server, Subject},
     watched::WatchedService,
@@ -150,7 +152,13 @@ impl Ground<'_> {
 }
 
 /// Takes rounds of all subjects in turns, so that other load on the machine hits each.
-async fn rounds(subjects: Vec<Subject>, streams: usize, keys: usize, rounds: usize) -> Vec<Row> {
+async fn rounds(
+    ground: &Ground<'_>,
+    subjects: Vec<Subject>,
+    streams: usize,
+    keys: usize,
+    rounds: usize,
+) -> Vec<Row> {
     let mut fan_outs = Vec::new();
     let mut rows = Vec::new();
     for subject in subjects {
@@ -169,14 +177,27 @@ async fn rounds(subjects: Vec<Subject>, streams: usize, keys: usize, rounds: usi
         });
         fan_outs.push(fan_out);
     }
+    let recorder = Recorder::start(ground.directory).await;
+    let mut changes: Vec<Vec<Change>> = Vec::new();
     for round in 1..=rounds {
         for (fan_out, row) in fan_outs.iter_mut().zip(&mut rows) {
-            let figures = fan_out.round().await;
+            let mut changed = Vec::new();
+            let figures = fan_out.round(&mut changed).await;
+            changes.push(changed);
             progress(&format!(
                 "round {round} of {}: p50 {:.2} ms, p99 {:.2} ms, last {:.2} ms",
                 row.name, figures.middle, figures.late, figures.last
             ));
             row.rounds.push(figures);
+        }
+    }
+    if let Some(recorder) = recorder {
+        let syncs = recorder.stop();
+        for (place, changes) in changes.iter().enumerate() {
+            let place_of_subject = place % fan_outs.len();
+            let commits = fan_outs[place_of_subject].subject.commits(&syncs);
+            let round = &mut rows[place_of_subject].rounds[place / fan_outs.len()];
+            round.since_commit = Some(SinceCommit::new(&commits, changes));
         }
     }
     rows
@@ -186,12 +207,13 @@ async fn rounds(subjects: Vec<Subject>, streams: usize, keys: usize, rounds: usi
 async fn one_key(ground: &Ground<'_>, streams: usize) {
     let keys = WARM_UP + ROUNDS * (1 + UNWATCHED);
     let subjects = ground.all(&format!("one-{streams}.db"), keys).await;
-    let rows = rounds(subjects, streams, 1, ROUNDS).await;
+    let rows = rounds(ground, subjects, streams, 1, ROUNDS).await;
     print_table(
         &format!("{streams} streams over {CONNECTIONS} connections, one change to all, {ROUNDS} rounds"),
         &rows,
     );
     print_ratios(&rows);
+    print_since_commit(&rows);
     // Fewer streams grow by less than what the process gives back meanwhile.
     if streams < 10_000 {
         return;
@@ -212,7 +234,7 @@ async fn spread(ground: &Ground<'_>) {
     const KEYS: usize = 1_000;
     let keys = WARM_UP + LONG_ROUNDS * (KEYS + UNWATCHED);
     let subjects = ground.all("spread.db", keys).await;
-    let rows = rounds(subjects, STREAMS, KEYS, LONG_ROUNDS).await;
+    let rows = rounds(ground, subjects, STREAMS, KEYS, LONG_ROUNDS).await;
     let rate = 1.0 / PACE.as_secs_f64();
     print_table(
         &format!(
@@ -221,6 +243,7 @@ async fn spread(ground: &Ground<'_>) {
         &rows,
     );
     print_ratios(&rows);
+    print_since_commit(&rows);
 }
 
 /// What open streams cost that have nothing to say.
@@ -253,7 +276,7 @@ async fn many(ground: &Ground<'_>) {
     fan_out.warm_up().await;
     let opening = fan_out.open(STREAMS, 1).await;
     progress(&format!("{STREAMS} streams opened in {:.1} s", opening.seconds));
-    let round = fan_out.round().await;
+    let round = fan_out.round(&mut Vec::new()).await;
     println!("\n{STREAMS} streams on SQLite, one change to all\n");
     println!(
         "opened in {:.1} s, {:.0} MiB resident, {:.1} KiB a stream",

@@ -9,6 +9,7 @@ use tonic::{
 };
 
 use crate::{
+    commits::Sync,
     etcd::{Etcd, WatchResponse},
     watched::WatchedService,
 };
@@ -53,6 +54,16 @@ impl Subject {
             Server::Service(service) => service.process_id(),
             Server::Etcd(etcd) => etcd.process_id(),
         }
+    }
+
+    /// When it had synced its files.
+    pub fn commits(&self, syncs: &[Sync]) -> Vec<Duration> {
+        let is_own = |sync: &&Sync| match &self.server {
+            // Its connections are processes of their own; no other cluster runs meanwhile.
+            Server::Service(_) if self.name == "PostgreSQL" => sync.thread == "postgres",
+            Server::Service(_) | Server::Etcd(_) => sync.process == self.process_id(),
+        };
+        syncs.iter().filter(is_own).map(|sync| sync.ended).collect()
     }
 
     /// Whether a change is the last of its key, so that another one needs new streams on a fresh key.

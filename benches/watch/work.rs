@@ -147,7 +147,7 @@ pub async fn measure(ground: &Ground<'_>) {
     for round in 1..=ROUNDS {
         rows[0].1.push(within.round().await);
         rows[1].1.push(beside.round().await);
-        rows[2].1.push(etcd.round().await.latency());
+        rows[2].1.push(etcd.round(&mut Vec::new()).await.latency());
         for (name, latencies) in &rows {
             let Latency {
                 middle, late, last, ..
