@@ -15,8 +15,11 @@ use crate::{
 /// Pause before the database is asked again to let this process listen.
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tells and listens; never returns. What changes while the process drains is still told.
+/// Tells and listens; returns only where there is nobody to tell. What changes while the process drains is still told.
 pub async fn run(store: Store, changes: ChangeSignal, work: WorkSignal) {
+    if !store.has_notices() {
+        return;
+    }
     tokio::join!(tell(&store, &changes, &work), listen(&store, &changes, &work));
 }
 

@@ -150,14 +150,17 @@ impl ChangeSignal {
             untaken.push(entered);
         }
         drop(untaken);
-        self.0.entered.notify.notify_one();
+        if invocation.webhook.is_some() {
+            self.0.deliveries.notify_one();
+        }
+        self.0.outside.add([invocation.id]);
         if remembered {
             self.0.inside.notify.notify_one();
         } else {
             self.0.inside.add_many();
         }
-        self.0.outside.add([invocation.id]);
-        self.0.deliveries.notify_one();
+        // The task that is woken last runs first.
+        self.0.entered.notify.notify_one();
     }
 
     /// Says that this process changed an invocation, after the change was committed.
@@ -211,6 +214,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use futures::FutureExt;
 
     use super::*;
     use crate::domain::{
@@ -295,6 +300,14 @@ mod tests {
             signal.wait_to_tell().await,
             Changed::These(HashSet::from([told.id]))
         );
+        assert_eq!(signal.wait_to_deliver().now_or_never(), Some(()));
+        signal.entered(&Invocation {
+            webhook: None,
+            ..told.clone()
+        });
+        // Nothing is due for a webhook where there is none.
+        assert_eq!(signal.wait_to_deliver().now_or_never(), None);
+        signal.wait_entered().await;
         for _ in 0..=MAX_REMEMBERED {
             signal.entered(&told);
         }

@@ -41,13 +41,18 @@ pub struct Notices {
 }
 
 impl Store {
+    /// Whether processes can tell each other anything, as they can on PostgreSQL.
+    pub fn has_notices(&self) -> bool {
+        self.backend() == DbBackend::Postgres
+    }
+
     /// Places the events of what changed in the feed and tells everyone who listens. Does nothing on
     /// SQLite.
     ///
     /// # Errors
     /// Those of the database; nothing has been told then.
     pub async fn tell(&self, notice: Notice) -> Result<(), StoreError> {
-        if self.backend() != DbBackend::Postgres {
+        if !self.has_notices() {
             return Ok(());
         }
         self.write(notice, |transaction, notice| {
@@ -66,7 +71,7 @@ impl Store {
     /// # Errors
     /// Those of the database.
     pub async fn listen(&self) -> Result<Option<Notices>, StoreError> {
-        if self.backend() != DbBackend::Postgres {
+        if !self.has_notices() {
             return Ok(None);
         }
         let pool = self.inner.reader.database.get_postgres_connection_pool();

@@ -56,7 +56,9 @@ impl App {
 
 /// How long the end of a stream leaves the way free for each stream that is told the same: about what a message takes.
 const MESSAGE: Duration = Duration::from_micros(20);
-/// The longest that a stream stays open after its last message.
+/// The shortest that a stream which is not alone stays open after its last message: what the timer can count.
+const SHORTEST_WAY: Duration = Duration::from_millis(1);
+/// The longest.
 const LONGEST_WAY: Duration = Duration::from_secs(1);
 
 /// The state of one stream.
@@ -208,16 +210,13 @@ impl Watch {
     }
 }
 
-/// How long the end of one of `watches` of an invocation waits; nothing at all where few watch it.
+/// How long the end of one of `watches` of an invocation waits; the only one ends together with its last message.
 fn free_way(watches: usize) -> Duration {
-    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
-    let way = MESSAGE.saturating_mul(watches).min(LONGEST_WAY);
-    // The timer counts in milliseconds.
-    if way < Duration::from_millis(1) {
-        Duration::ZERO
-    } else {
-        way
+    if watches < 2 {
+        return Duration::ZERO;
     }
+    let watches = u32::try_from(watches).unwrap_or(u32::MAX);
+    MESSAGE.saturating_mul(watches).clamp(SHORTEST_WAY, LONGEST_WAY)
 }
 
 fn revision_ahead(after: u64, revision: u64) -> Error {
@@ -232,9 +231,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_ends_of_many_watches_wait_and_never_for_longer_than_a_second() {
+    fn the_ends_of_several_watches_wait_and_never_for_longer_than_a_second() {
         assert_eq!(free_way(1), Duration::ZERO);
-        assert_eq!(free_way(49), Duration::ZERO);
+        assert_eq!(free_way(2), Duration::from_millis(1));
+        assert_eq!(free_way(49), Duration::from_millis(1));
         assert_eq!(free_way(50), Duration::from_millis(1));
         assert_eq!(free_way(10_000), Duration::from_millis(200));
         assert_eq!(free_way(50_000), Duration::from_secs(1));
