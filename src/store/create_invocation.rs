@@ -17,7 +17,7 @@ use sea_orm::{
     ActiveValue::{NotSet, Set},
     ColumnTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
     QueryTrait, SqlErr, Statement,
-    sea_query::OnConflict,
+    sea_query::{Expr, OnConflict},
 };
 use uuid::Uuid;
 
@@ -44,6 +44,9 @@ use crate::{
     },
     seal::Sealed,
 };
+
+/// The condition of the index `invocations_exclusive`, word for word, or the databases do not use it.
+const WRITING_ALONE: &str = "exclusive AND state IN ('pending', 'processing')";
 
 /// What creations need.
 #[derive(Clone)]
@@ -368,16 +371,11 @@ async fn conflict(transaction: &DatabaseTransaction, new: &NewRow) -> Answer<Cre
     if let Some(answer) = answered_before(transaction, tenant, new.request.as_ref()).await? {
         return Ok(answer);
     }
-    let live = StateName::ALL
-        .into_iter()
-        .filter(|state| !state.is_terminal())
-        .map(StateName::as_str);
     let writer = invocation::Entity::find()
         .filter(invocation::Column::Tenant.eq(tenant))
         .filter(invocation::Column::DatabaseName.eq(new.database.as_str()))
         .filter(invocation::Column::CollectionName.eq(new.collection.as_str()))
-        .filter(invocation::Column::Exclusive.eq(true))
-        .filter(invocation::Column::State.is_in(live))
+        .filter(Expr::cust(WRITING_ALONE))
         .order_by_asc(invocation::Column::Id)
         .one(transaction)
         .await?;
